@@ -1,0 +1,59 @@
+# `make demo` and `make test` need only Python 3.11 or later, make and a package registry: they set up .venv themselves.
+
+MIN_VERSION := 3.11
+IS_RECENT := import sys; sys.exit(sys.version_info < tuple(map(int, "$(MIN_VERSION)".split("."))))
+# The first Python that is recent enough; `make PYTHON=/path/to/python test` chooses another.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c '$(IS_RECENT)' 2>/dev/null && echo $$p && break; done)
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+CONSTRAINTS := requirements/constraints.txt
+INSTALLED := $(VENV)/.installed
+INSTALLED_DOCS := $(VENV)/.installed-docs
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint docs clean
+
+help: ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED) ## Train on handwritten digits and say where the results are
+	$(BIN)/python examples/digits.py
+
+test: lint ## Lint, types, layers, then all tests and doctests
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED) ## Everything of `make test` that runs no test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(INSTALLED_DOCS) ## Build the documentation into docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
+	@echo "Open docs/_build/html/index.html"
+
+clean: ## Remove what tools wrote; .venv stays
+	rm -rf build dist *.egg-info docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .tox
+	find fireworks tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An environment that is there already is kept, whoever made it, as long as its Python is recent enough.
+$(BIN)/python:
+	@test -n '$(PYTHON)' || { echo 'fireworks needs Python $(MIN_VERSION) or later and found none; \
+	install it, or name it: make PYTHON=/path/to/python3 ...' >&2; exit 1; }
+	@'$(PYTHON)' -c '$(IS_RECENT)' || { echo 'fireworks needs Python $(MIN_VERSION) or later; \
+	$(PYTHON) is older or does not run' >&2; exit 1; }
+	'$(PYTHON)' -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(INSTALLED): setup.py pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	@$(BIN)/python -c '$(IS_RECENT)' || { echo '$(VENV) has a Python older than $(MIN_VERSION); \
+	remove it: rm -r $(VENV)' >&2; exit 1; }
+	$(PIP_INSTALL) --upgrade 'pip>=25.3'
+	$(PIP_INSTALL) --constraint $(CONSTRAINTS) --editable '.[test]'
+	@touch $@
+
+$(INSTALLED_DOCS): $(INSTALLED)
+	$(PIP_INSTALL) --constraint $(CONSTRAINTS) --editable '.[docs]'
+	@touch $@

@@ -1,0 +1,3 @@
+"""fireworks: data pipelines for PyTorch, from tables, databases and files to batches, models and results."""
+
+__version__ = "0.4.0"
