@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent
 
 
 def read_version() -> str:
-    """The version written in `fireworks/__init__.py`, read without importing the package (torch may be missing here)."""
+    """The version written in `fireworks/__init__.py`, read as text because torch may be missing here."""
     text = (ROOT / "fireworks" / "__init__.py").read_text(encoding="utf-8")
     match = re.search(r'^__version__ = "([^"]+)"$', text, flags=re.MULTILINE)
     if match is None:
@@ -63,11 +63,11 @@ DEVELOPMENT = {
 setup(
     name="fireworks-ml",
     version=read_version(),
-    description="Data pipelines for PyTorch: tables that hold tensors, stages that stack, and training that resumes exactly",
+    description="Data pipelines for PyTorch: tables that hold tensors, stages that stack, exact resume",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="the fireworks authors",
-    license="MIT",
+    license_expression="MIT",
     license_files=["LICENSE"],
     keywords=["pytorch", "machine learning", "data pipeline", "pandas"],
     classifiers=[
@@ -82,6 +82,7 @@ setup(
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Typing :: Typed",
     ],
+    package_dir={"": "."},  # an editable install is then one plain line that type checkers can follow, and no warning
     packages=find_packages(include=["fireworks", "fireworks.*"]),
     package_data={"fireworks": ["py.typed"]},
     python_requires=">=3.11",
