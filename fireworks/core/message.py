@@ -1,0 +1,1229 @@
+"""Message: columns of tensors and of anything a DataFrame can hold, row for row.
+
+A Message resembles a pandas DataFrame and a dict of tensors at once: `message['label']` is a column, `message[3:10]` and
+`message[[4, 1]]` are rows, `message.df` is the DataFrame half and `message.tensor_message` the tensor half.
+
+How it is kept: tensors in one dict, every other column as a plain array in another (see `_columns`), so a slice, a gather
+or a batch costs a call per column and no pandas object. The DataFrame is made when somebody asks for it; from then on it is
+the truth for its half, because it may be changed in place.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
+from os import PathLike
+from typing import IO, Any, TypeAlias, cast, overload
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data._utils.collate import default_collate_fn_map
+
+from fireworks.core import _columns, _display, _formats
+from fireworks.core._columns import Array, Rows
+from fireworks.utils.exceptions import ColumnError, LengthError
+from fireworks.utils.utils import RowIndex, as_positions, complement, slice_to_list
+
+__all__ = [
+    "Message",
+    "TensorMessage",
+    "cat",
+    "complement",
+    "compute_length",
+    "extract_tensors",
+    "merge",
+    "slice_to_list",
+]
+
+MessageLike: TypeAlias = "Message | TensorMessage | Mapping[str, Any] | pd.DataFrame"
+Device: TypeAlias = "torch.device | str | int"
+
+
+class _Rows:
+    """What Message and TensorMessage do alike: iteration by rows, columns as attributes, columns by name."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        position = 0
+        while position < len(self):  # type: ignore[arg-type]
+            yield self[position]
+            position += 1
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and name in self.columns:
+            return self[name]
+        raise AttributeError(f"{type(self).__name__} has no attribute or column {name!r}")
+
+    def __getitem__(self, index: Any) -> Any:
+        raise NotImplementedError
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of all columns."""
+        raise NotImplementedError
+
+    @property
+    def index(self) -> range:
+        """The numbers of the rows: always 0 to n-1."""
+        return range(len(self))  # type: ignore[arg-type]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.columns
+
+    def keys(self) -> KeysView[str]:
+        """The names of the columns, like a dict's keys."""
+        return dict.fromkeys(self.columns).keys()
+
+    def values(self) -> list[Any]:
+        """The columns, in the order of their names."""
+        return [self[name] for name in self.columns]
+
+    def items(self) -> list[tuple[str, Any]]:
+        """Names and columns, like a dict's items."""
+        return [(name, self[name]) for name in self.columns]
+
+    def _known(self, keys: str | Iterable[str] | None) -> list[str]:
+        """These column names, or all for None; every unknown one in a single error."""
+        if keys is None:
+            return self.columns
+        names = [keys] if isinstance(keys, str) else list(keys)
+        unknown = [name for name in names if name not in self.columns]
+        if unknown:
+            raise ColumnError.unknown(unknown, self.columns)
+        return names
+
+
+class TensorMessage(_Rows):
+    """The tensor half of a Message as a mapping of its own: names to tensors with equally many rows.
+
+    Args:
+        message_dict: Names to tensors, or to anything that becomes one (lists, arrays, numbers: a number is one row).
+            A TensorMessage shares its tensors, not its set of columns; of a Message the tensor half is taken.
+        map_dict: More columns, as a mapping.
+
+    Raises:
+        LengthError: The columns differ in rows.
+        ConversionError: A column cannot become a tensor.
+
+    Example:
+        >>> tensors = TensorMessage({"a": [1, 2, 3], "b": torch.zeros(3, 2)})
+        >>> len(tensors), tensors["a"].dtype, tensors[1:]["b"].shape
+        (3, torch.int64, torch.Size([2, 2]))
+    """
+
+    __slots__ = ("__weakref__", "_owner", "_tensors")
+
+    _tensors: dict[str, torch.Tensor]
+    _owner: Message | None
+
+    def __init__(self, message_dict: Any = None, map_dict: Mapping[str, Any] | None = None) -> None:
+        given = _tensors_of(message_dict) if isinstance(message_dict, (Message, TensorMessage)) else message_dict
+        columns = {**(given or {}), **(map_dict or {})}
+        _check_names(columns)
+        scalars = {name for name, values in columns.items() if _columns.is_scalar(values)}
+        tensors = {
+            name: _columns.to_tensor(values.reshape(1) if isinstance(values, torch.Tensor) else [values], name)
+            if name in scalars
+            else _columns.to_tensor(values, name)
+            for name, values in columns.items()
+        }
+        length = compute_length({name: values for name, values in tensors.items() if name not in scalars} or tensors)
+        self._tensors = {
+            name: tensor.expand(length, *tensor.shape[1:]).clone() if name in scalars and length != 1 else tensor
+            for name, tensor in tensors.items()
+        }
+        self._owner = None
+
+    @classmethod
+    def _of(cls, tensors: dict[str, torch.Tensor], owner: Message | None = None) -> TensorMessage:
+        """A view of a dict of tensors that are known to be sound; nothing is copied."""
+        view = cls.__new__(cls)
+        view._tensors = tensors
+        view._owner = owner
+        return view
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the tensors."""
+        return list(self._tensors)
+
+    def keys(self) -> KeysView[str]:
+        """The names of the tensors, like a dict's keys."""
+        return self._tensors.keys()
+
+    @property
+    def tensor_message(self) -> TensorMessage:
+        """Itself: a TensorMessage is its own tensor half."""
+        return self
+
+    @property
+    def df(self) -> pd.DataFrame:
+        """An empty DataFrame: a TensorMessage has no frame half."""
+        return pd.DataFrame()
+
+    def __len__(self) -> int:
+        for tensor in self._tensors.values():
+            return tensor.shape[0]
+        return 0
+
+    def __getitem__(self, index: Any) -> Any:
+        if type(index) is str:
+            try:
+                return self._tensors[index]
+            except KeyError:
+                raise ColumnError.unknown([index], self.columns) from None
+        if _names_columns(index):
+            return TensorMessage._of({name: self._tensors[name] for name in self._known(index)})
+        rows = as_positions(index, len(self), "tensor message")
+        return TensorMessage._of(_columns.take_tensors(self._tensors, rows))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        target = Message.__new__(Message)._set(self._tensors, {}, {}) if self._owner is None else self._owner
+        if isinstance(index, str):
+            target[index] = (
+                _columns.to_tensor(value, index) if not _columns.is_scalar(value) else torch.as_tensor(value)
+            )
+        else:
+            target[index] = TensorMessage(value)
+
+    def __delitem__(self, index: Any) -> None:
+        if isinstance(index, str) or _names_columns(index):
+            for name in self._known(index):
+                del self._tensors[name]
+        else:
+            _replace(self._tensors, _columns.take_tensors(self._tensors, _others(index, len(self))))
+
+    def __eq__(self, other: object) -> bool:
+        return Message(self) == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def append(self, other: Any) -> TensorMessage:
+        """The rows of this message, then those of `other`; columns that this one lacks are dropped.
+
+        Raises:
+            ColumnError: `other` lacks a column of this one.
+        """
+        if not self._tensors:
+            return TensorMessage(other)
+        other = TensorMessage(other)
+        missing = [name for name in self._tensors if name not in other._tensors]
+        if missing:
+            raise ColumnError.unknown(missing, other.columns)
+        return TensorMessage._of(
+            {
+                name: _columns.join_tensors([column, other._tensors[name]], name)
+                for name, column in self._tensors.items()
+            }
+        )
+
+    def merge(self, other: Any) -> TensorMessage:
+        """The columns of both, side by side; they must have distinct names and equally many rows."""
+        return Message(self).merge(TensorMessage(other)).tensor_message
+
+    def permute(self, index: RowIndex) -> TensorMessage:
+        """The rows in the order of the index, which may repeat and leave out rows."""
+        return cast(TensorMessage, self[index])
+
+    def cuda(self, device: int | torch.device = 0, keys: str | Iterable[str] | None = None) -> TensorMessage:
+        """Moves tensors to a GPU, in place; `keys` limits it to these."""
+        return self.to(torch.device("cuda", device) if isinstance(device, int) else device, keys)
+
+    def cpu(self, keys: str | Iterable[str] | None = None) -> TensorMessage:
+        """Moves tensors to system memory, in place; `keys` limits it to these."""
+        return self.to("cpu", keys)
+
+    def to(self, device: Device, keys: str | Iterable[str] | None = None) -> TensorMessage:
+        """Moves tensors to a device, in place; `keys` limits it to these."""
+        self._tensors.update({name: self._tensors[name].to(device) for name in self._known(keys)})
+        return self
+
+    def __copy__(self) -> TensorMessage:
+        return TensorMessage._of(dict(self._tensors))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TensorMessage:
+        return TensorMessage._of(_copy_tensors(self._tensors, memo))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TensorMessage._unpickle, (_formats.pack_tensors(self._tensors),)
+
+    @classmethod
+    def _unpickle(cls, packed: dict[str, Any]) -> TensorMessage:
+        return cls._of(_formats.unpack_tensors(packed))
+
+    def __repr__(self) -> str:
+        return _display.text(Message(self), "TensorMessage")
+
+
+class Message(_Rows):
+    """A DataFrame that can hold tensors: ordered, named columns of equal length.
+
+    A column is a `torch.Tensor` (first dimension = rows) or anything pandas can hold. Give the columns as a dict, a
+    DataFrame, another message, or as two halves `Message(tensors, frame)`; tensors go left, all else into the frame. A scalar in a
+    dict is repeated to the length of the other columns. Rows are numbered 0..n-1; there is no other index.
+
+    Constructing from a message shares its tensors, not its set of columns. No method changes its argument; `to_tensors`, `cpu`,
+    `cuda` and `to(device)` change the message itself and return it, all others return a new one.
+
+    Args:
+        *args: One mapping, DataFrame, TensorMessage or Message; or two: the tensors, then the frame (either may be None).
+        metadata: More columns for the frame half, as a mapping or a DataFrame.
+        length: Number of rows that is expected.
+        tensors: The tensor half, by keyword.
+        df: The frame half, by keyword.
+
+    Raises:
+        LengthError: The columns differ in rows, or have not the expected length.
+        TypeError: A column's name is not text, or its values are no column.
+
+    Example:
+        >>> message = Message({"x": torch.tensor([[1., 2.], [3., 4.], [5., 6.]]), "label": ["a", "b", "c"]})
+        >>> len(message), message.columns
+        (3, ['label', 'x'])
+        >>> message[-1]["x"]
+        tensor([[5., 6.]])
+        >>> message[message.label == "b"].to_dict()
+        {'label': ['b'], 'x': [[3.0, 4.0]]}
+    """
+
+    __slots__ = ("__weakref__", "_arrays", "_dtypes", "_frame", "_position", "_series", "_shared", "_tensors")
+
+    _tensors: dict[str, torch.Tensor]
+    _arrays: dict[str, Array]  # the frame columns, while no DataFrame was asked for
+    _dtypes: dict[str, Any]  # what each is in a DataFrame; shared between messages, so never changed in place
+    _series: dict[str, pd.Series]  # Series made of the arrays, of which copies are handed out
+    _frame: pd.DataFrame | None  # the truth for the frame half, once there is one
+    _shared: bool  # a half was handed out: it may have been changed since
+    _position: int  # of next()
+
+    def __init__(
+        self,
+        *args: Any,
+        metadata: Mapping[str, Any] | pd.DataFrame | None = None,
+        length: int | None = None,
+        tensors: Any = None,
+        df: Any = None,
+    ) -> None:
+        if len(args) > 2:
+            raise TypeError(f"expected at most two positional arguments, tensors and frame, got {len(args)}")
+        self._set({}, {}, {})
+        halves = [half for half in (*args, tensors, df, metadata) if half is not None]
+        if len(halves) == 1 and isinstance(halves[0], Message) and length is None:
+            source = halves[0]._checked()
+            self._set(dict(source._tensors), dict(source._arrays), source._dtypes)
+            self._frame = None if source._frame is None else source._frame.copy(deep=False)
+            return
+        self._build({name: values for half in halves for name, values in _columns_of(half)}, length)
+
+    def _build(self, columns: Mapping[str, Any], length: int | None) -> None:
+        _check_names(columns)
+        scalars, dtypes = {}, {}
+        for name, values in columns.items():
+            if isinstance(values, torch.Tensor):
+                if values.ndim:
+                    self._tensors[name] = values
+                else:
+                    scalars[name] = values
+            elif type(values) is not np.ndarray and _columns.is_scalar(values):
+                scalars[name] = values
+            elif type(values) is _Column:
+                self._arrays[name], dtypes[name] = values.array, values.dtype
+            elif type(values) is np.ndarray and values.ndim == 0:
+                scalars[name] = values
+            else:
+                self._arrays[name], dtypes[name] = _columns.from_values(values, name)
+        self._dtypes = dtypes
+        rows = self.check_length() if len(scalars) < len(columns) else 1 if length is None else length
+        for name, value in scalars.items():
+            self._put(name, _columns.repeat_scalar(value, rows))
+        if length is not None and columns and rows != length:
+            raise LengthError(f"expected {length} rows, got {rows}")
+        if list(self._arrays) != [name for name in columns if name in self._arrays]:
+            self._arrays = {name: self._arrays[name] for name in columns if name in self._arrays}
+        if list(self._tensors) != [name for name in columns if name in self._tensors]:
+            self._tensors = {name: self._tensors[name] for name in columns if name in self._tensors}
+
+    def _set(self, tensors: dict[str, torch.Tensor], arrays: dict[str, Array], dtypes: dict[str, Any]) -> Message:
+        """Takes columns that are known to be sound, as they are."""
+        self._tensors = tensors
+        self._arrays = arrays
+        self._dtypes = dtypes
+        self._frame = None
+        self._shared = False
+        return self
+
+    # The two halves
+
+    @property
+    def tensor_message(self) -> TensorMessage:
+        """The tensor half; changing it changes the message."""
+        self._shared = True
+        return TensorMessage._of(self._tensors, self)
+
+    @tensor_message.setter
+    def tensor_message(self, tensors: Any) -> None:
+        new = dict(TensorMessage(tensors)._tensors)
+        self._check_half(new, self._frame_names())
+        _replace(self._tensors, new)
+
+    @property
+    def df(self) -> pd.DataFrame:
+        """The frame half as a DataFrame; changing it changes the message."""
+        self._shared = True
+        return self._own_frame()
+
+    @df.setter
+    def df(self, frame: Any) -> None:
+        given = frame if isinstance(frame, (Mapping, pd.DataFrame, Message)) else pd.DataFrame(frame)
+        new = Message(given).to_dataframe()
+        self._check_half(dict.fromkeys(new._arrays, new), self._tensors)
+        self._arrays, self._dtypes, self._frame = new._arrays, new._dtypes, new._frame
+
+    def _check_half(self, new: Mapping[str, Any], rest: Iterable[str]) -> None:
+        """Can these columns stand beside those of the other half?"""
+        rest = list(rest)
+        both = [name for name in new if name in rest]
+        if both:
+            raise ValueError(f"{_quoted(both)} would be in both halves; delete them from the other half first")
+        rows = {len(column) for column in new.values()}
+        if rest and rows - {len(self)}:
+            raise LengthError(f"expected {len(self)} rows, as in the other half, got {rows.pop()}")
+
+    def _own_frame(self) -> pd.DataFrame:
+        """The DataFrame of the frame half, made of the arrays if there is none yet."""
+        if self._frame is None:
+            arrays, dtypes = self._arrays, self._dtypes
+            self._frame = pd.DataFrame(
+                {name: _columns.to_series(array, dtypes[name]) for name, array in arrays.items()}, copy=True
+            )
+            self._arrays, self._dtypes = {}, {}
+            self._drop_series()
+        return self._frame
+
+    def _drop_series(self) -> None:
+        if hasattr(self, "_series"):
+            del self._series
+
+    def _frame_names(self) -> list[str]:
+        return list(self._arrays if self._frame is None else self._frame.columns)
+
+    def _array(self, name: str) -> tuple[Array, Any]:
+        """A frame column: its array and its dtype in a DataFrame."""
+        if self._frame is None:
+            return self._arrays[name], self._dtypes[name]
+        return _columns.from_extension(self._frame[name].array)
+
+    def _checked(self) -> Message:
+        """Itself, after a look at the halves if anyone may have changed them."""
+        if self._shared:
+            self.check_length()
+        return self
+
+    # Columns and rows
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of all columns: those of the frame, then those of the tensors."""
+        return [*self._frame_names(), *self._tensors]
+
+    @property
+    def len(self) -> int:
+        """Number of rows."""
+        return len(self)
+
+    def __len__(self) -> int:
+        if self._frame is not None:
+            if len(self._frame.columns):
+                return len(self._frame)
+        else:
+            for array in self._arrays.values():
+                return len(array)
+        for tensor in self._tensors.values():
+            return tensor.shape[0]
+        return 0
+
+    def check_length(self) -> int:
+        """Checks that all columns have equally many rows, and that no name is in both halves; returns that number.
+
+        Raises:
+            LengthError: Columns differ in rows; the text says which.
+
+        Example:
+            >>> Message({"a": [1, 2], "b": torch.zeros(2)}).check_length()
+            2
+        """
+        lengths = {name: tensor.shape[0] for name, tensor in self._tensors.items()}
+        if self._frame is None:
+            for name, array in self._arrays.items():
+                lengths[name] = len(array)
+        else:
+            _check_names(self._frame.columns)
+            both = [name for name in self._frame.columns if name in lengths]
+            if both:
+                raise ValueError(f"{_quoted(both)} is in both halves of the message; delete it from one")
+            lengths.update(dict.fromkeys(self._frame.columns, len(self._frame)))
+        return _one_length(lengths)
+
+    @overload
+    def __getitem__(self, index: str) -> Any: ...
+    @overload
+    def __getitem__(self, index: list[str]) -> Message: ...
+    @overload
+    def __getitem__(self, index: RowIndex) -> Message: ...
+
+    def __getitem__(self, index: Any) -> Any:
+        if type(index) is str:
+            return self._column(index)
+        if _names_columns(index):
+            return self._select(index)
+        if self._shared:
+            self.check_length()
+        return self._take(as_positions(index, len(self)))
+
+    def __getitems__(self, indices: Sequence[int]) -> Message:
+        """A whole batch in one call: what a DataLoader asks of a map-style dataset."""
+        return cast(Message, self[indices])
+
+    def _take(self, rows: Rows) -> Message:
+        taken = Message.__new__(Message)
+        taken._tensors = _columns.take_tensors(self._tensors, rows)
+        taken._shared = False
+        if self._frame is None:
+            taken._arrays = _columns.take_arrays(self._arrays, rows)
+            taken._dtypes = self._dtypes
+            taken._frame = None
+        else:
+            taken._arrays, taken._dtypes = {}, {}
+            taken._frame = _renumbered(self._frame.iloc[rows])
+        return taken
+
+    def _column(self, name: str) -> Any:
+        tensor = self._tensors.get(name)
+        if tensor is not None:
+            return tensor
+        if self._frame is not None:
+            if name in self._frame.columns:
+                column = self._frame[name]
+                return column if _is_numbered(self._frame.index) else column.reset_index(drop=True)
+        elif name in self._arrays:
+            if not hasattr(self, "_series"):
+                self._series = {}
+            series = self._series.get(name)
+            if series is None:
+                series = self._series[name] = _columns.to_series(self._arrays[name], self._dtypes[name])
+                series.name = name
+            return series.copy(deep=False)  # pandas copies it when somebody writes into it, since ours lives on
+        raise ColumnError.unknown([name], self.columns)
+
+    def _select(self, names: Iterable[str]) -> Message:
+        chosen = self._known(names)
+        if len(set(chosen)) < len(chosen):
+            raise ValueError(f"each column can be chosen once, got {chosen}")
+        message = Message.__new__(Message)._set(
+            {name: self._tensors[name] for name in chosen if name in self._tensors},
+            {name: self._arrays[name] for name in chosen if name in self._arrays},
+            self._dtypes,
+        )
+        if self._frame is not None:
+            message._frame = self._frame[[name for name in chosen if name not in self._tensors]].copy(deep=False)
+        return message
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        if isinstance(index, str):
+            self._assign_columns({index: value})
+        elif _names_columns(index):
+            given = _message_of(value)
+            names = list(index)
+            if set(given.columns) != set(names):
+                raise ColumnError(f"expected the columns {_quoted(names)}, got {_quoted(given.columns)}")
+            self._assign_columns({name: given._as_given(name) for name in names})
+        else:
+            self._assign_rows(index, value)
+
+    def _as_given(self, name: str) -> Any:
+        return self._tensors[name] if name in self._tensors else _Column(*self._array(name))
+
+    def _assign_columns(self, columns: Mapping[str, Any]) -> None:
+        self._checked()
+        rows = len(self) if self.columns else None
+        scalar_rows = 1 if rows is None else rows
+        new = Message(
+            {
+                name: _columns.repeat_scalar(values, scalar_rows) if _columns.is_scalar(values) else values
+                for name, values in columns.items()
+            }
+        )
+        if rows is not None and len(new) != rows:
+            raise LengthError(f"{_quoted(columns)} has {len(new)} rows, the message has {rows}")
+        for name in columns:
+            self._put(name, new._as_given(name))
+
+    def _put(self, name: str, values: Any) -> None:
+        """Sets a column of the right length, moving it between the halves if its kind changes."""
+        if isinstance(values, torch.Tensor):
+            if name not in self._tensors:
+                self._remove_frame_column(name)
+            self._tensors[name] = values
+            return
+        self._tensors.pop(name, None)
+        array, dtype = (values.array, values.dtype) if type(values) is _Column else _columns.from_values(values, name)
+        if self._frame is not None:
+            self._frame[name] = _columns.to_series(array, dtype).set_axis(self._frame.index)
+        else:
+            self._arrays[name] = array
+            self._dtypes = {**self._dtypes, name: dtype}
+            self._drop_series()
+
+    def _remove_frame_column(self, name: str) -> None:
+        if self._frame is not None:
+            if name in self._frame.columns:
+                del self._frame[name]
+        elif self._arrays.pop(name, None) is not None:
+            self._drop_series()
+
+    def _assign_rows(self, index: RowIndex, value: Any) -> None:
+        """Everything is checked before the first value is written: an error leaves the message as it was."""
+        self._checked()
+        rows = as_positions(index, len(self))
+        positions = np.arange(len(self))[rows]
+        new = _message_of(value, len(positions))
+        if len(new) != len(positions):
+            raise LengthError(f"{len(positions)} rows cannot be replaced by {len(new)}")
+        _check_same_columns(self.columns, new.columns)
+        tensors = {name: _fit(new._as_given(name), tensor, name) for name, tensor in self._tensors.items()}
+        names = self._frame_names()
+        if names:
+            frame = self._own_frame()
+            values = {name: _columns.to_series(*new.to_dataframe([name])._array(name)) for name in names}
+            trial = frame.iloc[positions]
+            for column, name in enumerate(names):
+                _write(trial, np.arange(len(positions)), column, values[name])
+            for column, name in enumerate(names):
+                _write(frame, positions, column, values[name])
+        with torch.no_grad():
+            for name, rows_of_tensor in tensors.items():
+                self._tensors[name][torch.from_numpy(positions)] = rows_of_tensor
+
+    def __delitem__(self, index: Any) -> None:
+        self._checked()
+        if isinstance(index, str) or _names_columns(index):
+            for name in self._known(index):
+                if self._tensors.pop(name, None) is None:
+                    self._remove_frame_column(name)
+            return
+        keep = _others(index, len(self))
+        _replace(self._tensors, _columns.take_tensors(self._tensors, keep))
+        if self._frame is None:
+            self._arrays = _columns.take_arrays(self._arrays, keep)
+            self._drop_series()
+        else:
+            self._frame.index = pd.RangeIndex(len(self._frame))
+            self._frame.drop(index=self._frame.index[complement(keep, len(self._frame))], inplace=True)
+            self._frame.index = pd.RangeIndex(len(self._frame))
+
+    # Iteration as a source: next() and reset(), beside independent for loops
+
+    def __next__(self) -> Message:
+        position = getattr(self, "_position", 0)
+        if position >= len(self):
+            raise StopIteration
+        self._position = position + 1
+        return cast(Message, self[position])
+
+    def reset(self) -> Message:
+        """Lets `next` begin again at the first row; returns the message."""
+        self._position = 0
+        return self
+
+    # New messages from this one
+
+    def append(self, other: MessageLike) -> Message:
+        """The rows of this message, then those of `other`, which must have the same columns.
+
+        An empty message plus anything is that thing. Dtypes are promoted as torch and pandas do.
+
+        Args:
+            other: A Message, TensorMessage, dict of columns or DataFrame.
+
+        Raises:
+            ColumnError: Columns are missing or extra; the text names them.
+            LengthError: Tensors of one name have rows of different shapes.
+
+        Example:
+            >>> Message({"a": [1, 2]}).append({"a": [3.5]}).to_dict()
+            {'a': [1.0, 2.0, 3.5]}
+        """
+        return cat([self, other])
+
+    def merge(self, other: MessageLike) -> Message:
+        """The columns of both messages side by side; a later column replaces an earlier one of the same name.
+
+        Args:
+            other: A message of the same length with other columns. One of the two may be empty.
+
+        Raises:
+            LengthError: The messages differ in rows.
+
+        Example:
+            >>> Message({"a": [1, 2]}).merge(Message({"b": torch.tensor([3, 4])})).columns
+            ['a', 'b']
+        """
+        return merge([self, other])
+
+    def map(self, mapping: Callable[[Any], Any] | Mapping[str, Callable[[Any], Any]]) -> Message:
+        """Applies functions to whole columns: tensors as tensors, frame columns as Series.
+
+        Args:
+            mapping: A dict of column names to functions, which leaves all other columns as they are, or one function
+                for every column. A function returns a column: a tensor, Series, array, list, or a scalar to repeat.
+
+        Raises:
+            ColumnError: A name is no column.
+            LengthError: The results differ in rows.
+
+        Example:
+            >>> Message({"a": [1, 2], "b": torch.ones(2)}).map({"a": lambda a: a * 10}).to_dict()
+            {'a': [10, 20], 'b': [1.0, 1.0]}
+        """
+        self._checked()
+        functions = mapping if isinstance(mapping, Mapping) else dict.fromkeys(self.columns, mapping)
+        self._known(functions)
+        kept = {name: self._as_given(name) for name in self.columns if name not in functions}
+        return Message(
+            {name: functions[name](self._column(name)) if name in functions else kept[name] for name in self.columns}
+        )
+
+    def permute(self, index: RowIndex) -> Message:
+        """The rows in the order of the index, which may repeat and leave out rows.
+
+        Example:
+            >>> Message({"a": [1, 2, 3]}).permute([2, 1, 0]).to_dict()
+            {'a': [3, 2, 1]}
+        """
+        return cast(Message, self[index])
+
+    def tensors(self, keys: str | Iterable[str] | None = None) -> TensorMessage:
+        """The tensor half, or the columns `keys`, converted to tensors where they are none.
+
+        Raises:
+            ConversionError: Text or ragged columns, by name.
+
+        Example:
+            >>> Message({"a": [1, 2], "s": ["x", "y"]}).tensors(["a"])["a"]
+            tensor([1, 2])
+        """
+        if keys is None:
+            return self.tensor_message
+        return TensorMessage._of({name: self._to_tensor(name) for name in self._known(keys)})
+
+    def dataframe(self, keys: str | Iterable[str] | None = None) -> pd.DataFrame:
+        """The frame half, or the columns `keys` as a DataFrame: tensors as numbers, those of more dimensions as lists.
+
+        Example:
+            >>> Message({"s": ["x"], "t": torch.ones(1, 2)}).dataframe(["s", "t"]).to_dict("list")
+            {'s': ['x'], 't': [[1.0, 1.0]]}
+        """
+        if keys is None:
+            return self.df
+        return self._select(self._known(keys)).to_dataframe()._own_frame()
+
+    def to_dataframe(self, keys: str | Iterable[str] | None = None) -> Message:
+        """A new message in which the columns `keys` (default: all) are in the frame half."""
+        self._checked()
+        message = Message(self)
+        for name in self._known(keys):
+            if name in self._tensors:
+                message._put(name, _Column(*_columns.from_tensor(self._tensors[name])))
+        return message
+
+    def to_tensors(self, keys: str | Iterable[str] | None = None) -> Message:
+        """Makes the columns `keys` (default: all) tensors, in place, and returns the message.
+
+        Floating point becomes `torch.get_default_dtype()`, integers int64, booleans bool; tensors stay as they are.
+
+        Raises:
+            ConversionError: Text or ragged columns, by name; the message is then as it was.
+
+        Example:
+            >>> Message({"a": [1, 2]}).to_tensors()["a"].dtype
+            torch.int64
+        """
+        self._checked()
+        converted = {name: self._to_tensor(name) for name in self._known(keys)}
+        for name, tensor in converted.items():
+            self._put(name, tensor)
+        return self
+
+    def _to_tensor(self, name: str) -> torch.Tensor:
+        return self._tensors[name] if name in self._tensors else _columns.to_tensor(self._array(name)[0], name)
+
+    # Devices
+
+    def cpu(self, keys: str | Iterable[str] | None = None) -> Message:
+        """Moves tensors (all, or the columns `keys`) to system memory, in place, and returns the message."""
+        return self._move(torch.device("cpu"), keys)
+
+    def cuda(
+        self,
+        device: int | torch.device = 0,
+        keys: str | Iterable[str] | None = None,
+        *,
+        device_num: int | None = None,
+    ) -> Message:
+        """Moves tensors (all, or the columns `keys`) to a GPU, in place, and returns the message.
+
+        Args:
+            device: Number of the CUDA device.
+            keys: Columns to move; every tensor by default.
+            device_num: Another name of `device`.
+        """
+        number = device if device_num is None else device_num
+        return self._move(torch.device("cuda", number) if isinstance(number, int) else number, keys)
+
+    def _move(self, device: torch.device, keys: str | Iterable[str] | None) -> Message:
+        names = list(self._tensors) if keys is None else self._known(keys)
+        no_tensors = [name for name in names if name not in self._tensors]
+        if no_tensors:
+            raise ColumnError(f"{_quoted(no_tensors)} is no tensor column; call to_tensors({no_tensors}) first")
+        self._tensors.update({name: self._tensors[name].to(device) for name in names})
+        return self
+
+    def pin_memory(self, device: Any = None) -> Message:
+        """A new message whose tensors are in page-locked memory; DataLoader(pin_memory=True) calls it."""
+        message = Message(self)
+        message._tensors = {name: tensor.pin_memory() for name, tensor in self._tensors.items()}
+        return message
+
+    # In and out
+
+    def to(self, target: Any, path: Any = None, **kwargs: Any) -> Any:
+        """Moves to a device (in place), or writes the message in a format that pandas knows.
+
+        Args:
+            target: A device ('cpu', 'cuda:1', a `torch.device`), or the name of a format: 'csv', 'json', 'dict',
+                'html', 'excel', 'parquet', 'feather', 'numpy', 'markdown', …; 'pickle' only ever by this name.
+            path: Where to write; without it the text or object is returned. Files are written to a temporary name
+                and renamed, so a failure leaves what was there.
+            **kwargs: For a device `keys=`; for a format what pandas takes.
+
+        Returns:
+            The message itself for a device; else the text or object, or None when it was written to a path.
+
+        Raises:
+            ValueError: Neither a device nor a format; the text lists the formats.
+
+        Example:
+            >>> print(Message({"a": [1, 2], "t": torch.ones(2, 2)}).to("csv"), end="")
+            a,t
+            1,"[1.0, 1.0]"
+            2,"[1.0, 1.0]"
+        """
+        device = _formats.as_device(target)
+        if device is not None:
+            return self._move(device, kwargs.pop("keys", path))
+        return _formats.write(self, target, path, **kwargs)
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        """Column names to lists."""
+        return cast("dict[str, list[Any]]", self.to("dict"))
+
+    def to_json(self, path: Any = None) -> str | None:
+        """JSON text of column names to lists."""
+        return cast("str | None", self.to("json", path))
+
+    @classmethod
+    def read(cls, method: str, path: Any, **kwargs: Any) -> Message:
+        """Reads a file in a format that pandas knows; every column is a frame column.
+
+        Args:
+            method: 'csv', 'json', 'parquet', 'feather', 'excel', 'html', …
+            path: A path or buffer (for 'json' and 'csv' also the text itself is possible through `io.StringIO`).
+            **kwargs: What the reader of pandas takes.
+
+        Raises:
+            ValueError: No such format; the text lists the formats.
+
+        Example:
+            >>> import io
+            >>> Message.read("csv", io.StringIO("a,b\\n1,x\\n2,y\\n")).to_dict()
+            {'a': [1, 2], 'b': ['x', 'y']}
+        """
+        return cls(_formats.read(method, path, **kwargs))
+
+    def save(self, path: str | PathLike[str] | IO[bytes]) -> None:
+        """Writes the message to one file, exactly: a tar of a manifest, the frame as Arrow IPC, the tensors as safetensors.
+
+        Args:
+            path: A path, written to a temporary name and renamed, or a binary buffer.
+
+        Raises:
+            TypeError: A column holds objects that Arrow cannot; the text names it.
+        """
+        _formats.save(self._checked(), path)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str] | IO[bytes], mmap: bool = False) -> Message:
+        """Reads what `save` wrote. Nothing is unpickled: a hostile or broken file can fail, not run.
+
+        Args:
+            path: A path, or a binary buffer, which is read from its start.
+            mmap: Map the file instead of reading it; pages are read when they are touched, writes stay in memory.
+
+        Raises:
+            FormatError: No file of ours, or broken; the text says what is wrong.
+
+        Example:
+            >>> import io
+            >>> buffer = io.BytesIO()
+            >>> Message({"a": torch.ones(2), "s": ["x", "y"]}).save(buffer)
+            >>> Message.load(buffer).to_dict()
+            {'s': ['x', 'y'], 'a': [1.0, 1.0]}
+        """
+        return cls._from_columns(*_formats.load(path, mmap))
+
+    @classmethod
+    def _from_columns(
+        cls, tensors: dict[str, torch.Tensor], arrays: dict[str, Array], dtypes: dict[str, Any]
+    ) -> Message:
+        message = Message.__new__(Message)._set(tensors, arrays, dtypes)
+        message.check_length()
+        return message
+
+    @classmethod
+    def from_objects(cls, *args: Mapping[str, Any], **kwargs: Any) -> Message:
+        """A message of one row, in which every value is one cell, whatever it is: arrays of any shape, dicts, None.
+
+        Args:
+            *args: One or two mappings of names to values (as the tensors and the others).
+            **kwargs: More names and values.
+
+        Example:
+            >>> row = Message.from_objects({"r": torch.zeros(2, 3), "d": {"k": 1}})
+            >>> row["r"].shape, row["d"][0]
+            (torch.Size([1, 2, 3]), {'k': 1})
+        """
+        values = {name: value for mapping in (*args, kwargs) if mapping is not None for name, value in mapping.items()}
+        return cls({name: _cell(value) for name, value in values.items()})
+
+    def to_arrow(self) -> Any:
+        """A `pyarrow.Table` with all columns; tensors keep their dtype and shape. Copies only what Arrow lays out otherwise."""
+        return _formats.to_arrow(self._checked())
+
+    @classmethod
+    def from_arrow(cls, table: Any) -> Message:
+        """A message from a `pyarrow.Table`, or from anything that exports an Arrow stream (polars, DuckDB, …)."""
+        return cls._from_columns(*_formats.from_arrow(table))
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        return self.to_arrow().__arrow_c_stream__(requested_schema)
+
+    def to_tensordict(self) -> Any:
+        """A `tensordict.TensorDict`, which must be installed; frame columns become its non-tensor entries."""
+        return _formats.to_tensordict(self._checked())
+
+    @classmethod
+    def from_tensordict(cls, tensordict: Any) -> Message:
+        """A message from a TensorDict with one batch dimension; nested names are joined with dots."""
+        return cls(_formats.from_tensordict(tensordict))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all columns: tensors by what they hold, Python objects in the frame included."""
+        return sum(tensor.nbytes for tensor in self._tensors.values()) + sum(
+            _columns.bytes_of(self._array(name)[0]) for name in self._frame_names()
+        )
+
+    # Python's own protocols
+
+    def __eq__(self, other: object) -> bool:
+        """Same columns (in any order) with equal values; dtypes are promoted, missing values equal each other."""
+        if isinstance(other, dict):
+            try:
+                other = Message(other)
+            except (TypeError, ValueError):
+                return False
+        if isinstance(other, TensorMessage):
+            other = Message(other)
+        if not isinstance(other, Message):
+            return False
+        if other is self:
+            return True
+        if self._tensors.keys() != other._tensors.keys() or set(self._frame_names()) != set(other._frame_names()):
+            return False
+        return all(
+            _columns.same_tensor(tensor, other._tensors[name]) for name, tensor in self._tensors.items()
+        ) and all(_columns.same_array(self._array(name), other._array(name)) for name in self._frame_names())
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __copy__(self) -> Message:
+        return Message(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Message:
+        self._checked()
+        arrays = {name: self._array(name) for name in self._frame_names()}
+        return Message.__new__(Message)._set(
+            _copy_tensors(self._tensors, memo),
+            {name: copy.deepcopy(array, memo) for name, (array, _) in arrays.items()},
+            {name: dtype for name, (_, dtype) in arrays.items()},
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self._checked()
+        arrays = {name: self._array(name) for name in self._frame_names()}
+        return Message._unpickle, (
+            _formats.pack_tensors(self._tensors),
+            {name: array for name, (array, _) in arrays.items()},
+            {name: dtype for name, (_, dtype) in arrays.items()},
+        )
+
+    @classmethod
+    def _unpickle(cls, packed: dict[str, Any], arrays: dict[str, Array], dtypes: dict[str, Any]) -> Message:
+        return Message.__new__(Message)._set(_formats.unpack_tensors(packed), arrays, dtypes)
+
+    def __repr__(self) -> str:
+        return _display.text(self, "Message")
+
+    def _repr_html_(self) -> str:
+        return _display.html(self)
+
+
+class _Column:
+    """A frame column on its way from one message to another: nothing left to check or copy."""
+
+    __slots__ = ("array", "dtype")
+
+    def __init__(self, array: Array, dtype: Any) -> None:
+        self.array = array
+        self.dtype = dtype
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.array)
+
+
+def _columns_of(half: Any) -> Iterable[tuple[str, Any]]:
+    """Names and values of anything that a message can be made of."""
+    if isinstance(half, Message):
+        half._checked()
+        return [(name, half._as_given(name)) for name in half.columns]
+    if isinstance(half, TensorMessage):
+        return half._tensors.items()
+    if isinstance(half, pd.DataFrame):
+        _check_names(half.columns)
+        arrays, dtypes = _columns.from_frame(half)
+        return [(name, _Column(array, dtypes[name])) for name, array in arrays.items()]
+    if isinstance(half, Mapping):
+        return half.items()
+    raise TypeError(
+        f"a Message is made of a dict of columns, a DataFrame or a message, got {type(half).__name__}; "
+        "for one row of arbitrary objects use Message.from_objects"
+    )
+
+
+def _tensors_of(message: Message | TensorMessage) -> dict[str, torch.Tensor]:
+    return message._tensors
+
+
+def _message_of(value: Any, rows: int = 1) -> Message:
+    """The value as a message; a mapping of scalars is as many equal rows as asked for."""
+    if isinstance(value, Message):
+        return value._checked()
+    if isinstance(value, Mapping) and all(_columns.is_scalar(item) for item in value.values()):
+        return Message(value, length=rows)
+    return Message(value)
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.unsqueeze(0)
+    if isinstance(value, (str, bool, int, float, np.generic, pd.Timestamp)):
+        return [value]
+    return _Column(_columns.object_array([value]), _columns.OBJECT)
+
+
+def _names_columns(index: Any) -> bool:
+    """Does this index name columns (a list of text), rather than rows?"""
+    kind = type(index)
+    if kind is list or kind is tuple:
+        return bool(index) and isinstance(index[0], str)
+    if isinstance(index, (np.ndarray, pd.Index, pd.Series)):
+        return len(np.shape(index)) == 1 and len(index) > 0 and isinstance(np.asarray(index)[0], str)
+    return isinstance(index, (str, KeysView))
+
+
+def _check_names(names: Iterable[Any]) -> None:
+    seen = set()
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(
+                f"column names are text, got {name!r} ({type(name).__name__}); rename it, as in frame.rename(columns=str)"
+            )
+        if name in seen:
+            raise ValueError(f"column {name!r} is there twice; names are unique")
+        seen.add(name)
+
+
+def _check_same_columns(expected: Sequence[str], got: Sequence[str]) -> None:
+    missing = [name for name in expected if name not in got]
+    extra = [name for name in got if name not in expected]
+    if missing or extra:
+        problems = [f"missing {_quoted(missing)}"] * bool(missing) + [f"extra {_quoted(extra)}"] * bool(extra)
+        raise ColumnError(f"columns differ: {', '.join(problems)}. Expected columns: {', '.join(expected)}")
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names)
+
+
+def _others(index: RowIndex, length: int) -> np.ndarray:
+    """The positions that an index leaves out."""
+    return np.array(complement(index, length), dtype=np.int64)
+
+
+def _replace(tensors: dict[str, torch.Tensor], new: dict[str, torch.Tensor]) -> None:
+    """Changes a dict in place: others may hold it."""
+    tensors.clear()
+    tensors.update(new)
+
+
+def _copy_tensors(tensors: Mapping[str, torch.Tensor], memo: dict[int, Any]) -> dict[str, torch.Tensor]:
+    return {name: copy.deepcopy(t, memo) if t.is_leaf else t.clone() for name, t in tensors.items()}
+
+
+def _is_numbered(index: pd.Index) -> bool:
+    return isinstance(index, pd.RangeIndex) and index.start == 0 and index.step == 1
+
+
+def _renumbered(frame: pd.DataFrame) -> pd.DataFrame:
+    frame.index = pd.RangeIndex(len(frame))
+    return frame
+
+
+def _fit(values: Any, target: torch.Tensor, name: str) -> torch.Tensor:
+    """Rows for a tensor column, in its dtype; a value that the dtype cannot hold is an error."""
+    given = _columns.to_tensor(values.array if type(values) is _Column else values, name)
+    if given.shape[1:] != target.shape[1:]:
+        raise LengthError(
+            f"column {name!r} has rows of shape {tuple(target.shape[1:])}, got rows of shape {tuple(given.shape[1:])}"
+        )
+    if target.requires_grad and target.is_leaf:
+        raise ValueError(f"column {name!r} requires a gradient; assign the whole column instead of its rows")
+    fitted = given.detach().to(target.dtype)
+    if not target.is_floating_point() or given.is_complex():
+        changed = (fitted.to(given.dtype) != given).flatten()
+        if changed.any():
+            value = given.flatten()[changed][0].item()
+            raise TypeError(
+                f"{value} does not fit into column {name!r} of dtype {target.dtype}; convert the column first"
+            )
+    return fitted.to(target.device)
+
+
+def _write(frame: pd.DataFrame, positions: np.ndarray, column: int, values: pd.Series) -> None:
+    """Writes into a frame by position; what the dtype cannot hold is pandas' TypeError, with the column named."""
+    try:
+        frame.iloc[positions, column] = values.array if values.dtype != object else values.to_numpy()
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"column {frame.columns[column]!r}: {error}") from error
+
+
+def _one_length(lengths: Mapping[str, int]) -> int:
+    names = iter(lengths)
+    first = next(names, None)
+    if first is None:
+        return 0
+    for name in names:
+        if lengths[name] != lengths[first]:
+            raise LengthError(f"columns differ in rows: {first} has {lengths[first]}, {name} has {lengths[name]}")
+    return lengths[first]
+
+
+def compute_length(of_this: Mapping[str, Any]) -> int:
+    """The number of rows of a dict of columns, all of which must have it.
+
+    Raises:
+        LengthError: The columns differ in rows; the text says which.
+
+    Example:
+        >>> compute_length({"a": [1, 2], "b": torch.zeros(2, 5)})
+        2
+    """
+    return _one_length({name: len(values) for name, values in of_this.items()})
+
+
+def extract_tensors(from_this: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Splits a dict in two: the tensors, and all else.
+
+    Example:
+        >>> extract_tensors({"a": torch.ones(1), "b": ["x"]})
+        ({'a': tensor([1.])}, {'b': ['x']})
+    """
+    tensors = {name: values for name, values in from_this.items() if isinstance(values, torch.Tensor)}
+    return tensors, {name: values for name, values in from_this.items() if name not in tensors}
+
+
+def cat(list_of_args: Iterable[MessageLike]) -> Message:
+    """Concatenates messages into one, row after row; they must have the same columns. Empty messages count for nothing.
+
+    Raises:
+        ColumnError: Columns are missing or extra; the text names them.
+
+    Example:
+        >>> cat([Message({"a": [1]}), {"a": [2]}, Message()]).to_dict()
+        {'a': [1, 2]}
+    """
+    messages = [item._checked() if isinstance(item, Message) else Message(item) for item in list_of_args]
+    messages = [message for message in messages if message.columns]
+    if not messages:
+        return Message()
+    first, *others = messages
+    if not others:
+        return Message(first)
+    names = first.columns
+    for other in others:
+        if other.columns != names:
+            _check_same_columns(names, other.columns)
+    frame_names = first._frame_names()
+    as_frames = [
+        m if not any(name in m._tensors for name in frame_names) else m.to_dataframe(frame_names) for m in others
+    ]
+    columns = {name: _columns.join_arrays([m._array(name) for m in (first, *as_frames)]) for name in frame_names}
+    return Message.__new__(Message)._set(
+        {name: _columns.join_tensors([m._to_tensor(name) for m in messages], name) for name in first._tensors},
+        {name: array for name, (array, _) in columns.items()},
+        {name: dtype for name, (_, dtype) in columns.items()},
+    )
+
+
+def merge(list_of_args: Iterable[MessageLike]) -> Message:
+    """Puts the columns of several messages side by side; a later column replaces an earlier one of the same name.
+
+    Raises:
+        LengthError: The messages differ in rows.
+
+    Example:
+        >>> merge([Message({"a": [1, 2]}), {"b": [3, 4]}, {"c": torch.zeros(2)}]).columns
+        ['a', 'b', 'c']
+    """
+    columns: dict[str, Any] = {}
+    for item in list_of_args:
+        message = item if isinstance(item, Message) else Message(item)
+        replaced = [name for name in message.columns if columns.pop(name, None) is not None]
+        if replaced:
+            warnings.warn(f"merge: {_quoted(replaced)} of an earlier message is replaced", UserWarning, stacklevel=3)
+        columns.update(_columns_of(message))
+    return Message(columns)
+
+
+def _collate(batch: Any, *, collate_fn_map: Any = None) -> Message:
+    """Lets torch's default collate join messages, so that a Message is a dataset for a plain DataLoader."""
+    return batch if isinstance(batch, Message) else cat(batch)
+
+
+default_collate_fn_map[Message] = _collate
