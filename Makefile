@@ -41,15 +41,12 @@ clean: ## Remove what tools wrote; .venv stays
 
 # An environment that is there already is kept, whoever made it, as long as its Python is recent enough.
 $(BIN)/python:
-	@test -n '$(PYTHON)' || { echo 'fireworks needs Python $(MIN_VERSION) or later and found none; \
-	install it, or name it: make PYTHON=/path/to/python3 ...' >&2; exit 1; }
-	@'$(PYTHON)' -c '$(IS_RECENT)' || { echo 'fireworks needs Python $(MIN_VERSION) or later; \
-	$(PYTHON) is older or does not run' >&2; exit 1; }
+	@test -n '$(PYTHON)' || { echo 'Found no Python $(MIN_VERSION) or later; name one: make PYTHON=/path/to/python3' >&2; exit 1; }
+	@'$(PYTHON)' -c '$(IS_RECENT)' || { echo 'Need Python $(MIN_VERSION) or later, not $(PYTHON)' >&2; exit 1; }
 	'$(PYTHON)' -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(INSTALLED): setup.py pyproject.toml $(CONSTRAINTS) | $(BIN)/python
-	@$(BIN)/python -c '$(IS_RECENT)' || { echo '$(VENV) has a Python older than $(MIN_VERSION); \
-	remove it: rm -r $(VENV)' >&2; exit 1; }
+	@$(BIN)/python -c '$(IS_RECENT)' || { echo '$(VENV) has an older Python than $(MIN_VERSION); remove it' >&2; exit 1; }
 	$(PIP_INSTALL) --upgrade 'pip>=25.3'
 	$(PIP_INSTALL) --constraint $(CONSTRAINTS) --editable '.[test]'
 	@touch $@
