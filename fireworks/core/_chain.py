@@ -1,0 +1,114 @@
+"""How a chain of pipes is written out, in `repr` and in the notes that errors carry."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from fireworks.core.cursor import is_stage, length_of, own_attribute
+from fireworks.core.message import Message, TensorMessage
+from fireworks.utils.utils import describe_rows
+
+__all__ = ["add_context", "describe", "describe_chain"]
+
+_LONGEST_VALUE = 40
+_MOST_COLUMNS = 6
+_NOT_SHOWN = {"self", "input", "inputs", "components"}
+
+
+def describe_chain(stage: Any) -> str:
+    """A stage and what it reads from, such as `BatchingPipe(batch_size=10) <- Message(1000 rows: x, y)`."""
+    parts: list[str] = []
+    seen: set[int] = set()
+    while stage is not None and id(stage) not in seen:
+        seen.add(id(stage))
+        parts.append(describe(stage))
+        stage = own_attribute(stage, "input") if is_stage(stage) else None
+    return " <- ".join(parts)
+
+
+def describe(source: Any) -> str:
+    """One stage with its arguments, or one source with its size, in a few words; never fails."""
+    try:
+        return _describe_stage(source) if is_stage(source) else _describe_source(source)
+    except Exception:  # a repr that fails would hide the error in whose text it stands
+        return type(source).__name__
+
+
+def _describe_stage(stage: Any) -> str:
+    components = own_attribute(stage, "components")
+    shown = [str(name) for name in components] if components is not None else []
+    for parameter in inspect.signature(type(stage).__init__).parameters.values():
+        if parameter.name in _NOT_SHOWN or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        value = own_attribute(stage, parameter.name, parameter.default)
+        if value is not parameter.default and not _equal(value, parameter.default):
+            shown.append(f"{parameter.name}={_short(value)}")
+    return f"{type(stage).__name__}({', '.join(shown)})" if shown else type(stage).__name__
+
+
+def _describe_source(source: Any) -> str:
+    name = type(source).__name__
+    if isinstance(source, (Message, TensorMessage)):
+        columns = [str(column) for column in source.columns]
+        shown = ", ".join(columns[:_MOST_COLUMNS]) + (", ..." if len(columns) > _MOST_COLUMNS else "")
+        return f"{name}({len(source)} rows{': ' if columns else ''}{shown})"
+    if isinstance(source, (str, int, float, bytes)):
+        return _short(source)
+    # Other objects may have to do work to find their length.
+    length = length_of(source) if isinstance(source, (Sequence, Dataset, np.ndarray, torch.Tensor)) else None
+    return name if length is None else f"{name} of {length}"
+
+
+def _equal(value: Any, default: Any) -> bool:
+    return type(value) is type(default) and isinstance(value, (bool, int, float, str, tuple, list)) and value == default
+
+
+def _short(value: Any) -> str:
+    if value is None or isinstance(value, (bool, int, float, str, bytes, list, tuple, set, dict, slice, range)):
+        text = repr(value[:_LONGEST_VALUE] if isinstance(value, (str, bytes, list, tuple)) else value)
+        return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
+    if isinstance(value, (np.ndarray, torch.Tensor)):
+        return f"{type(value).__name__}{tuple(value.shape)}"
+    name = getattr(value, "__name__", None)
+    return name if isinstance(name, str) else type(value).__name__
+
+
+_ACTIONS = {
+    "__next__": "stepping to the next item",
+    "__iter__": "iterating",
+    "__len__": "finding the length",
+    "__call__": "being called",
+    "reset": "starting over",
+}
+
+
+def add_context(stage: Any, error: Exception, method: str, *args: Any) -> None:
+    """Put one note on an error: which stage it came from, what that was doing, and the chain as seen from this stage.
+
+    An error passes through every stage downstream of its origin; each replaces the note by one with the longer chain.
+    """
+    notes = getattr(error, "__notes__", [])
+    origin, previous = getattr(error, "_fireworks_origin", (None, None))
+    if origin is None:
+        origin = f"raised by {describe(stage)} while {_action(method, args)}"
+    note = f"{origin}; chain: {describe_chain(stage)}"
+    if previous in notes:
+        notes[notes.index(previous)] = note
+    else:
+        error.add_note(note)
+    error._fireworks_origin = (origin, note)  # type: ignore[attr-defined]
+
+
+def _action(method: str, args: tuple[Any, ...]) -> str:
+    if method == "__getitem__":
+        index = args[0]
+        if isinstance(index, str) or (isinstance(index, list) and index and isinstance(index[0], str)):
+            return f"reading column {_short(index)}"
+        return f"reading {describe_rows(index)}"
+    return _ACTIONS[method]
