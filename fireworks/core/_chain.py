@@ -1,9 +1,10 @@
-"""How a chain of pipes is written out, in `repr` and in the notes that errors carry."""
+"""How a chain of pipes is written out, in `repr`, in the notes that errors carry and in the texts of errors."""
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from torch.utils.data import Dataset
 
 from fireworks.core.cursor import is_stage, length_of, own_attribute
 from fireworks.core.message import Message, TensorMessage
+from fireworks.utils.exceptions import did_you_mean
 from fireworks.utils.utils import describe_rows
 
-__all__ = ["add_context", "describe", "describe_chain"]
+__all__ = ["add_context", "describe", "describe_chain", "public_names", "reporting", "unknown_arguments"]
 
 _LONGEST_VALUE = 40
 _MOST_COLUMNS = 6
@@ -112,3 +114,73 @@ def _action(method: str, args: tuple[Any, ...]) -> str:
             return f"reading column {_short(index)}"
         return f"reading {describe_rows(index)}"
     return _ACTIONS[method]
+
+
+def reporting(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method of a pipe, but errors that pass through it carry a note that names the pipe and the chain."""
+    if inspect.isgeneratorfunction(method):
+        wrapper = _reporting_generator(name, method)
+    elif name == "__getitem__":
+        wrapper = _reporting_index(name, method)
+    else:
+        wrapper = _reporting_call(name, method)
+    wrapped = functools.wraps(method)(wrapper)
+    wrapped.__dict__["reports"] = True
+    return wrapped
+
+
+def _reporting_index(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    def report(self: Any, index: Any) -> Any:
+        try:
+            return method(self, index)
+        except Exception as error:
+            add_context(self, error, name, index)
+            raise
+
+    return report
+
+
+def _reporting_call(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    def report(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except StopIteration:
+            raise
+        except Exception as error:
+            add_context(self, error, name)
+            raise
+
+    return report
+
+
+def _reporting_generator(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    def report(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            yield from method(self, *args, **kwargs)
+        except Exception as error:
+            add_context(self, error, name, *args)
+            raise
+
+    return report
+
+
+def unknown_arguments(pipe: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """The text of the error about arguments that a pipe does not take."""
+    parameters = inspect.signature(type(pipe).__init__).parameters.values()
+    positional_or_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    known = [item.name for item in parameters if item.kind in positional_or_keyword][1:]
+    problems = [f"unknown argument {name!r}{did_you_mean(name, known).rstrip('?')}" for name in kwargs]
+    if args:
+        problems.append(f"{len(args)} positional arguments too many")
+    return f"{type(pipe).__name__}: {'; '.join(problems)}. It takes: {', '.join(known)}"
+
+
+def public_names(stage: Any) -> set[str]:
+    """Every public name that a look-up on a stage could have found, its inputs' included."""
+    names: set[str] = set()
+    seen: set[int] = set()
+    while stage is not None and id(stage) not in seen:
+        seen.add(id(stage))
+        names.update(name for name in dir(stage) if not name.startswith("_"))
+        stage = own_attribute(stage, "input") if is_stage(stage) else None
+    return names

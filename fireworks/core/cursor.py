@@ -1,7 +1,7 @@
-"""Cursors: a position in whatever a pipe reads from, so that every kind of source can be stepped, restarted and resumed.
+"""Cursors: a position in whatever a pipe reads from, so that any source can be stepped, restarted and resumed.
 
-A stage (a pipe, a hub, a model) keeps its own position and is stepped with `next`. Every other source (a Message, a list,
-a Dataset, an iterable) has no position of its own, or none that it could give away; then the reader keeps it, here.
+A stage (a pipe, a hub, a model) keeps its own position and is stepped with `next`. Every other source (a Message, a
+list, a Dataset, an iterable) has no position of its own, or none that it could give away; then the reader keeps it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ class Cursor(Protocol):
     """A position in one source."""
 
     source: Any
-    step: Callable[[], Any]
+
+    @property
+    def step(self) -> Callable[[], Any]:
+        """Read the next item; raises StopIteration after the last."""
 
     @property
     def position(self) -> int | None:
@@ -41,7 +44,7 @@ def is_stage(source: object) -> bool:
 
 
 def provides(source: object, name: str) -> bool:
-    """Whether the source's class (or, for an ordinary name, the source itself) has the attribute and did not set it to None."""
+    """Whether the source has an attribute (a special method: its class), other than None."""
     if name.startswith("__"):
         return getattr(type(source), name, None) is not None
     return getattr(source, name, None) is not None
@@ -73,8 +76,9 @@ def length_of(source: Any) -> int | None:
 def open_cursor(source: Any) -> Cursor:
     """The cursor that suits a source, standing before its first item.
 
-    Messages are read by index, so that two readers do not disturb each other. Anything else with a `__next__` is stepped
-    with it; then comes reading by index (`__getitem__` and `__len__`), by iterator, and by index until an IndexError.
+    Messages are read by index, so that two readers do not disturb each other. Anything else with a `__next__` is
+    stepped with it; then comes reading by index (`__getitem__` and `__len__`), by iterator, and by index until an
+    IndexError.
 
     Raises:
         AttributeError: The source has none of these.
@@ -102,7 +106,7 @@ def open_cursor(source: Any) -> Cursor:
 
 
 def _iterates_by_generator(source: object) -> bool:
-    """Whether a stage's own `__iter__` is a generator that its `__next__`, inherited from further up, knows nothing of."""
+    """Whether a stage's own `__iter__` is a generator, of which its inherited `__next__` knows nothing."""
     if not is_stage(source):
         return False
     for class_ in type(source).__mro__:

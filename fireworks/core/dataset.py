@@ -21,11 +21,11 @@ class PipeDataset(IterableDataset[Any]):
     Without worker processes the pipe itself is iterated over, and its state can be saved and restored as always.
 
     Each worker process of a DataLoader has a copy of the pipe. All of them produce the same items, and item i is given
-    out by worker i modulo their number, so that together they deliver each item once. These copies end with their worker
-    and the pipe in the main process never advances; so at its first iteration a worker gives the pipeline's random
-    generators new seeds, drawn from the DataLoader's base seed: the same in all workers, new in every epoch, repeatable by
-    `torch.manual_seed` or the DataLoader's `generator`. For the same reason an epoch read by workers cannot be resumed in
-    its middle; iterate without workers for that.
+    out by worker i modulo their number, so that together they deliver each item once. The copies end with their worker,
+    and the pipe in the main process never advances. So at its first iteration a worker gives the pipeline's random
+    generators new seeds, drawn from the DataLoader's base seed: the same in all workers, new in every epoch, repeatable
+    by `torch.manual_seed` or the DataLoader's `generator`. For the same reason an epoch read by workers cannot be
+    resumed in its middle; iterate without workers for that.
 
     Args:
         pipe: Any pipe.

@@ -1,8 +1,8 @@
 """Pipe: one input, one output, messages in between.
 
 A Pipe resembles an iterator and a sequence at once, both of them taken from its input: whatever a pipe does not define
-(rows, iteration, length, calls, public attributes) comes from what it reads from. Pipes stack, and a stack of them behaves
-as one object.
+(rows, iteration, length, calls, public attributes) comes from what it reads from. Pipes stack, and a stack of them
+behaves as one object.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
-from fireworks.core._chain import add_context, describe, describe_chain
+from fireworks.core._chain import add_context, describe, describe_chain, public_names, reporting, unknown_arguments
 from fireworks.core.cursor import Cursor, is_once_only, is_stage, length_of, open_cursor, provides
 from fireworks.core.message import Message
 from fireworks.core.state import (
@@ -103,64 +103,19 @@ def _origin(pipe: Pipe) -> Any:
     return source
 
 
-def _reporting(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-    """The method, but errors that pass through it carry a note that names the pipe and the chain."""
-    if inspect.isgeneratorfunction(method):
-
-        def report(self: Any) -> Any:
-            try:
-                yield from method(self)
-            except Exception as error:
-                add_context(self, error, name)
-                raise
-
-    elif name == "__getitem__":
-
-        def report(self: Any, index: Any) -> Any:
-            try:
-                return method(self, index)
-            except Exception as error:
-                add_context(self, error, name, index)
-                raise
-
-    elif name == "__next__":
-
-        def report(self: Any) -> Any:
-            try:
-                return method(self)
-            except StopIteration:
-                raise
-            except Exception as error:
-                add_context(self, error, name)
-                raise
-
-    else:
-
-        def report(self: Any, *args: Any, **kwargs: Any) -> Any:
-            try:
-                return method(self, *args, **kwargs)
-            except Exception as error:
-                add_context(self, error, name)
-                raise
-
-    wrapped = functools.wraps(method)(report)
-    wrapped.__dict__["reports"] = True
-    return wrapped
-
-
-class Pipe(ABC):
+class Pipe(ABC):  # noqa: B024 - what a subclass overrides is its own choice
     """Reads from one input and passes on everything that it does not define itself.
 
     Subclass it for a data set (no input, your own `__getitem__` and `__len__`, or `__next__` and `reset`) or for a step
-    between two others (override what changes). `pipe[index]` and `len(pipe)` always speak of rows; iteration yields what
-    the pipe yields, rows or batches. `iter(pipe)` starts the input over and returns the pipe.
+    between two others (override what changes). `pipe[index]` and `len(pipe)` always speak of rows; iteration yields
+    what the pipe yields, rows or batches. `iter(pipe)` starts the input over and returns the pipe.
 
     A public attribute that the pipe lacks is looked up on its input, and so on up the chain; names that start with `_`
     never are. An error that passes through carries a note with the chain and the pipe that it came from.
 
-    A subclass that reads its input item by item calls `super().__next__()` and `super().reset()`: they know where in the
-    input the pipe stands, whatever kind of object that is, and the position is part of the pipe's state. What else is
-    needed to continue in the middle goes into `stateful_attributes`; a random generator in the attribute `generator`
+    A subclass that reads its input item by item calls `super().__next__()` and `super().reset()`: they know where in
+    the input the pipe stands, whatever kind of object that is, and the position is part of the pipe's state. What else
+    is needed to continue in the middle goes into `stateful_attributes`; a random generator in the attribute `generator`
     is saved too.
 
     Args:
@@ -186,7 +141,7 @@ class Pipe(ABC):
                 raise TypeError(f"{type(self).__name__} got both input and inputs, two names of one argument; give one")
             input = kwargs.pop("inputs")
         if args or kwargs:
-            raise TypeError(_unknown_arguments(self, args, kwargs))
+            raise TypeError(unknown_arguments(self, args, kwargs))
         self.input = input
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -194,7 +149,7 @@ class Pipe(ABC):
         for name in _REPORTING:
             method = cls.__dict__.get(name)
             if inspect.isfunction(method) and "reports" not in method.__dict__:
-                setattr(cls, name, _reporting(name, method))
+                setattr(cls, name, reporting(name, method))
 
     # Nothing below may rely on `__init__`: subclasses of users need not call it.
 
@@ -235,7 +190,7 @@ class Pipe(ABC):
     def __iter__(self) -> Iterator[Any]:
         if not implements(self, "__next__"):
             raise AttributeError(
-                f"cannot iterate over {describe_chain(self)}: there is no __next__, __iter__ or __getitem__ to read from"
+                f"cannot iterate over {describe_chain(self)}: it offers no __next__, __iter__ or __getitem__"
             )
         self.reset()
         return self
@@ -334,10 +289,6 @@ class Pipe(ABC):
 
         return PipeDataset(self)
 
-    @overload
-    def recursive_call(self, attribute: str, *args: Any, ignore_first: bool = ..., **kwargs: Any) -> Any: ...
-    @overload
-    def recursive_call(self, attribute: str, *args: Any, ignore_first: bool, call: bool, **kwargs: Any) -> Any: ...
     def recursive_call(
         self, attribute: str, *args: Any, ignore_first: bool = True, call: bool = True, **kwargs: Any
     ) -> Any:
@@ -480,36 +431,16 @@ def _like(current: Any, value: Any) -> Any:
     return value
 
 
-def _unknown_arguments(pipe: Pipe, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    parameters = inspect.signature(type(pipe).__init__).parameters.values()
-    positional_or_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    known = [item.name for item in parameters if item.kind in positional_or_keyword][1:]
-    problems = [f"unknown argument {name!r}{did_you_mean(name, known).rstrip('?')}" for name in kwargs]
-    if args:
-        problems.append(f"{len(args)} positional arguments too many")
-    return f"{type(pipe).__name__}: {'; '.join(problems)}. It takes: {', '.join(known)}"
-
-
 def _no_attribute(pipe: Pipe, name: str) -> AttributeError:
     if name.startswith("_") or pipe.input is None:
         text = f"{type(pipe).__name__} has no attribute {name!r}"
     else:
         text = f"no stage has an attribute {name!r}: {describe_chain(pipe)}"
     if not name.startswith("_"):
-        text += did_you_mean(name, _public_names(pipe))
+        text += did_you_mean(name, public_names(pipe))
     error = AttributeError(text, name=name, obj=pipe)
     error.__dict__["missed"] = name
     return error
-
-
-def _public_names(pipe: Any) -> set[str]:
-    names: set[str] = set()
-    seen: set[int] = set()
-    while pipe is not None and id(pipe) not in seen:
-        seen.add(id(pipe))
-        names.update(name for name in dir(pipe) if not name.startswith("_"))
-        pipe = pipe.__dict__.get("input") if isinstance(pipe, Pipe) else None
-    return names
 
 
 def _is_miss(error: AttributeError, source: Any, name: str) -> bool:
@@ -547,8 +478,8 @@ def recursive(accumulate: Any = False) -> Any:
     """Mark a method that runs on the input first, then here.
 
     Args:
-        accumulate: Pass on results: the method gets, before its other arguments, what it returned further up, None in the
-            first stage of the chain. Otherwise every stage gets the same arguments.
+        accumulate: Pass on results: the method gets, before its other arguments, what it returned further up, None in
+            the first stage of the chain. Otherwise every stage gets the same arguments.
 
     Example:
         >>> class Scaled(Pipe):
@@ -599,7 +530,7 @@ class HookedPassThroughPipe(Pipe):
         return message
 
     def _call_hook(self, *args: Any, **kwargs: Any) -> Any:
-        """What calling the pipe gives, from what upstream gave, or from the arguments where nothing upstream is callable."""
+        """What calling the pipe gives, from what upstream gave, or from the arguments when nothing there is callable."""
         return args[0] if args else None
 
     @_passes_on
