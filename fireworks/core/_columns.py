@@ -1,9 +1,9 @@
 """What one column is, and what can be done with it: gather, convert, join, compare.
 
-A tensor column is a `torch.Tensor` whose first dimension counts rows. A frame column is kept as an array, because making
-a pandas object costs more than most batches: a 1-D numpy array where numpy can hold the values (text as Python strings in
-an object array, which gathers ten times faster than Arrow strings), else a pandas ExtensionArray (categories, time
-zones, nullable integers). Frame columns are never written in place: slices share them freely.
+A tensor column is a `torch.Tensor` whose first dimension counts rows. A frame column is kept as an array, because
+making a pandas object costs more than most batches: a 1-D numpy array where numpy can hold the values (text as Python
+strings in an object array, which gathers ten times faster than Arrow strings), else a pandas ExtensionArray
+(categories, time zones, nullable integers). Frame columns are never written in place: slices share them freely.
 
 Beside the array stands the dtype that the column has in a DataFrame where the array alone does not say it: text, plain
 objects, or `UNKNOWN` for an object array that nobody has looked into yet.
@@ -22,7 +22,7 @@ from pandas.api.extensions import ExtensionArray
 from fireworks.utils.exceptions import ConversionError, LengthError
 
 Array: TypeAlias = "np.ndarray | ExtensionArray"
-Rows: TypeAlias = "slice | np.ndarray"
+Positions: TypeAlias = "slice | np.ndarray"  # what as_positions gives
 
 UNKNOWN: Any = None
 TEXT = pd.Series(["a"]).dtype
@@ -36,7 +36,20 @@ NUMPY_DTYPES = frozenset(
 )
 
 
-def take_tensors(tensors: Mapping[str, torch.Tensor], rows: Rows) -> dict[str, torch.Tensor]:
+class Column:
+    """A frame column on its way from one message to another: nothing is left to check, infer or copy."""
+
+    __slots__ = ("array", "dtype")
+
+    def __init__(self, array: Array, dtype: Any) -> None:
+        self.array = array
+        self.dtype = dtype
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+
+def take_tensors(tensors: Mapping[str, torch.Tensor], rows: Positions) -> dict[str, torch.Tensor]:
     """These rows of every tensor: views for a slice, copies for positions."""
     if type(rows) is slice:
         return {name: tensor[rows] for name, tensor in tensors.items()}
@@ -56,7 +69,7 @@ def _gather(tensor: torch.Tensor, positions: Any) -> torch.Tensor:
     return torch.index_select(tensor, 0, torch.from_numpy(positions).to(tensor.device))
 
 
-def take_arrays(arrays: Mapping[str, Array], rows: Rows) -> dict[str, Array]:
+def take_arrays(arrays: Mapping[str, Array], rows: Positions) -> dict[str, Array]:
     """These rows of every frame column: views for a slice, copies for positions."""
     if type(rows) is slice:
         return {name: array[rows] for name, array in arrays.items()}
@@ -65,10 +78,10 @@ def take_arrays(arrays: Mapping[str, Array], rows: Rows) -> dict[str, Array]:
 
 def is_scalar(value: Any) -> bool:
     """Is this one value to be repeated for every row, rather than a column of them?"""
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, (torch.Tensor, np.ndarray)):
         return value.ndim == 0
-    if isinstance(value, np.ndarray):
-        return value.ndim == 0
+    if type(value) is Column:
+        return False
     return not pd.api.types.is_list_like(value)
 
 

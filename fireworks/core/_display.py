@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
+    from fireworks.core._tensor_message import TensorMessage
     from fireworks.core.message import Message
 
 _MAX_COLUMNS = 20
@@ -15,18 +16,18 @@ _MAX_ROWS = 5
 _MAX_VALUE = 24
 
 
-def text(message: Message, name: str) -> str:
+def text(message: Message | TensorMessage, name: str) -> str:
     """One line per column: name, type, first values."""
     columns = message.columns
     rows = len(message)
     lines = [f"{name}: {_count(rows, 'row')}, {_count(len(columns), 'column')}"]
-    head = _head(message)
+    first = message[:_MAX_ROWS] if rows > _MAX_ROWS else message
     shown = columns[:_MAX_COLUMNS]
-    types = [type_of(message, column) for column in shown]
+    types = [type_of(first, column) for column in shown]
     width = max((len(_short(column)) for column in shown), default=0)
     type_width = max((len(kind) for kind in types), default=0)
     for column, kind in zip(shown, types, strict=True):
-        values = ", ".join(_short(value) for value in head[column])
+        values = ", ".join(_short(value) for value in _cells(first, column))
         more = ", ..." if rows > _MAX_ROWS else ""
         lines.append(f"  {_short(column):<{width}}  {kind:<{type_width}}  {values}{more}".rstrip())
     if len(columns) > _MAX_COLUMNS:
@@ -34,22 +35,23 @@ def text(message: Message, name: str) -> str:
     return "\n".join(lines)
 
 
-def html(message: Message) -> str:
+def html(message: Message | TensorMessage, name: str) -> str:
     """A table for notebooks: names, types, first rows."""
     columns = message.columns
     rows = len(message)
-    head = _head(message)
+    first = message[:_MAX_ROWS] if rows > _MAX_ROWS else message
     shown = columns[:_MAX_COLUMNS]
+    cells = {column: _cells(first, column) for column in shown}
     dots = "<th>…</th>" if len(columns) > _MAX_COLUMNS else ""
     names = "".join(f"<th>{escape(_short(column))}</th>" for column in shown) + dots
-    types = "".join(f"<th style='font-weight:normal'>{escape(type_of(message, column))}</th>" for column in shown)
+    types = "".join(f"<th style='font-weight:normal'>{escape(type_of(first, column))}</th>" for column in shown)
     body = "".join(
-        f"<tr><th>{row}</th>" + "".join(f"<td>{escape(_short(head[column][row]))}</td>" for column in shown) + "</tr>"
+        f"<tr><th>{row}</th>" + "".join(f"<td>{escape(_short(cells[column][row]))}</td>" for column in shown) + "</tr>"
         for row in range(min(rows, _MAX_ROWS))
     )
     return (
         f"<table><thead><tr><th></th>{names}</tr><tr><th></th>{types}</tr></thead><tbody>{body}</tbody></table>"
-        f"<p>Message: {_count(rows, 'row')}, {_count(len(columns), 'column')}</p>"
+        f"<p>{name}: {_count(rows, 'row')}, {_count(len(columns), 'column')}</p>"
     )
 
 
@@ -63,17 +65,10 @@ def type_of(message: Message, column: str) -> str:
     return f"tensor {str(tensor.dtype).removeprefix('torch.')}{shape}{device}"
 
 
-def _head(message: Message) -> dict[str, list[Any]]:
-    first = message[:_MAX_ROWS] if len(message) > _MAX_ROWS else message
-    return {column: _cells(first, column) for column in first.columns[:_MAX_COLUMNS]}
-
-
-def _cells(first: Message, column: str) -> list[Any]:
+def _cells(first: Message | TensorMessage, column: str) -> list[Any]:
     tensor = first._tensors.get(column)
     if tensor is None:
-        return list(first._column(column))
-    if tensor.is_meta:
-        return []
+        return list(first[column])
     return [cell.tolist() if cell.numel() <= 8 else _Elided(cell) for cell in tensor.detach()]
 
 

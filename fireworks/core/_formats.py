@@ -32,8 +32,8 @@ import torch
 
 from fireworks.core import _columns
 from fireworks.core._columns import Array
-from fireworks.utils import plain
-from fireworks.utils.exceptions import FormatError, MissingExtraError, did_you_mean
+from fireworks.core._encoding import state_from_json, state_to_json
+from fireworks.utils.exceptions import FormatError, MissingExtraError, StateError, did_you_mean
 
 if TYPE_CHECKING:
     from fireworks.core.message import Message
@@ -104,11 +104,9 @@ def write(message: Message, method: str, path: Any, **kwargs: Any) -> Any:
     if not isinstance(method, str) or not callable(getattr(pd.DataFrame, writer, None)):
         raise _no_format(method, "to_", ["dict", "numpy"])
     frame = message.to_dataframe().df
-    if method == "json":
-        kwargs = {"orient": "list", **kwargs}
-        if kwargs["orient"] == "list":
-            return _write_json(frame, path, **_without(kwargs, "orient"))
-    if method in ("csv", "excel"):
+    if method == "json" and not kwargs:
+        return _write_text(_json_text(frame), path)
+    if method in ("csv", "excel", "html"):
         kwargs = {"index": False, **kwargs}
     call = cast(Callable[..., Any], getattr(frame, writer))
     if path is None:
@@ -119,25 +117,40 @@ def write(message: Message, method: str, path: Any, **kwargs: Any) -> Any:
         return call(temporary, **kwargs)
 
 
-def _write_json(frame: pd.DataFrame, path: Any, **kwargs: Any) -> str | None:
-    """Columns as lists, which pandas reads back but does not write."""
-    columns = [
-        f"{json.dumps(name)}: {frame[name].to_json(orient='values', **{'double_precision': 15, **kwargs})}"
-        for name in frame.columns
-    ]
-    text = "{" + ", ".join(columns) + "}"
+def _write_text(text: str, path: Any) -> str | None:
     if path is None:
         return text
-    if isinstance(path, (str, os.PathLike)):
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    else:
+    if not isinstance(path, (str, os.PathLike)):
         path.write(text)
+        return None
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return None
 
 
-def _without(mapping: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in mapping.items() if key != name}
+def _json_text(frame: pd.DataFrame) -> str:
+    """Columns as lists, with every digit of a number; missing values as null."""
+    columns = {}
+    for name in frame.columns:
+        try:
+            columns[name] = json.dumps([_json_value(cell) for cell in frame[name].tolist()], allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"column {name!r} holds what JSON cannot: {error}; convert it with map()") from error
+    return "{" + ", ".join(f"{json.dumps(name)}: {cells}" for name, cells in columns.items()) + "}"
+
+
+def _json_value(cell: Any) -> Any:
+    if isinstance(cell, (list, tuple)):
+        return [_json_value(item) for item in cell]
+    if isinstance(cell, Mapping):
+        return {key: _json_value(item) for key, item in cell.items()}
+    if isinstance(cell, (np.ndarray, torch.Tensor)):
+        return _json_value(cell.tolist())
+    if pd.api.types.is_scalar(cell) and pd.isna(cell):
+        return None
+    if isinstance(cell, (datetime.date, datetime.time)):
+        return cell.isoformat()
+    return cell.item() if isinstance(cell, np.generic) else cell
 
 
 def read(method: str, path: Any, **kwargs: Any) -> pd.DataFrame:
@@ -181,11 +194,8 @@ def save(message: Message, path: Any) -> None:
     if not isinstance(path, (str, os.PathLike)):
         _write_tar(path, members)
         return
-    with replacing(path) as temporary:
-        with open(temporary, "wb") as file:
-            _write_tar(file, members)
-            file.flush()
-            os.fsync(file.fileno())
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        _write_tar(file, members)
 
 
 def _write_tar(file: IO[bytes], members: Sequence[tuple[str, Sequence[Any]]]) -> None:
@@ -350,8 +360,8 @@ def _tensor(entry: Any, data: memoryview) -> torch.Tensor:
 def _frame_table(message: Message, names: Sequence[str], labels: Sequence[str]) -> tuple[Any, list[str]]:
     """The frame columns as an Arrow table under these labels, and how each column is kept.
 
-    Arrow and pandas keep their own dtypes. Columns of objects are 'cells' that Arrow knows exactly (bytes, decimals, dates), or
-    'json': each cell as the text of a plain value.
+    Arrow and pandas keep their own dtypes. Columns of objects are 'cells' that Arrow knows exactly (bytes, decimals,
+    dates), or 'json': each cell as the text of a plain value.
     """
     import pyarrow as pa
 
@@ -383,11 +393,10 @@ def _object_column(cells: list[Any], name: str) -> tuple[Any, str]:
     if len(kinds) == 1 and kinds <= {bytes, Decimal, datetime.date}:
         return pa.array(cells), "cells"
     try:
-        return pa.array([plain.dumps(cell) for cell in cells], pa.large_string()), "json"
-    except TypeError as error:
-        raise TypeError(
-            f"column {name!r} of dtype object cannot be saved: {error}. Convert it with map(), or use to('pickle', path)"
-        ) from error
+        return pa.array([state_to_json(cell) for cell in cells], pa.large_string()), "json"
+    except StateError as error:
+        advice = "Convert it with map(), or use to('pickle', path)"
+        raise TypeError(f"column {name!r} of dtype object cannot be saved: {error}. {advice}") from error
 
 
 def _columns_of_table(
@@ -407,7 +416,7 @@ def _columns_of_table(
             arrays[name], dtypes[name] = (array, array.dtype) if keep else _columns.from_extension(array)
         else:
             cells = table.column(position).to_pylist()
-            restored = [plain.loads(cell) for cell in cells] if kind == "json" else cells
+            restored = [state_from_json(cell) for cell in cells] if kind == "json" else cells
             arrays[name], dtypes[name] = _columns.object_array(restored), _columns.OBJECT
     return arrays, dtypes
 

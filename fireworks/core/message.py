@@ -1,18 +1,18 @@
 """Message: columns of tensors and of anything a DataFrame can hold, row for row.
 
-A Message resembles a pandas DataFrame and a dict of tensors at once: `message['label']` is a column, `message[3:10]` and
-`message[[4, 1]]` are rows, `message.df` is the DataFrame half and `message.tensor_message` the tensor half.
+A Message resembles a pandas DataFrame and a dict of tensors at once: `message['label']` is a column, `message[3:10]`
+and `message[[4, 1]]` are rows, `message.df` is the DataFrame half and `message.tensor_message` the tensor half.
 
-How it is kept: tensors in one dict, every other column as a plain array in another (see `_columns`), so a slice, a gather
-or a batch costs a call per column and no pandas object. The DataFrame is made when somebody asks for it; from then on it is
-the truth for its half, because it may be changed in place.
+How it is kept: tensors in one dict, every other column as a plain array in another (see `_columns`), so a slice, a
+gather or a batch costs a call per column and no pandas object. The DataFrame is made when somebody asks for it; from
+then on it is the truth for its half, because it may be changed in place.
 """
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import IO, Any, TypeAlias, cast, overload
 
@@ -22,7 +22,9 @@ import torch
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from fireworks.core import _columns, _display, _formats
-from fireworks.core._columns import Array, Rows
+from fireworks.core._columns import Array, Column, Positions
+from fireworks.core._names import check_names, check_replacement, check_same_columns, names_columns, one_length, quoted
+from fireworks.core._tensor_message import Rows, TensorMessage, copy_tensors, fit_rows, write_rows
 from fireworks.utils.exceptions import ColumnError, LengthError
 from fireworks.utils.utils import RowIndex, as_positions, complement, slice_to_list
 
@@ -38,238 +40,20 @@ __all__ = [
 ]
 
 MessageLike: TypeAlias = "Message | TensorMessage | Mapping[str, Any] | pd.DataFrame"
-Device: TypeAlias = "torch.device | str | int"
 
 
-class _Rows:
-    """What Message and TensorMessage do alike: iteration by rows, columns as attributes, columns by name."""
-
-    __slots__ = ()
-
-    def __iter__(self) -> Iterator[Any]:
-        position = 0
-        while position < len(self):  # type: ignore[arg-type]
-            yield self[position]
-            position += 1
-
-    def __getattr__(self, name: str) -> Any:
-        if not name.startswith("_") and name in self.columns:
-            return self[name]
-        raise AttributeError(f"{type(self).__name__} has no attribute or column {name!r}")
-
-    def __getitem__(self, index: Any) -> Any:
-        raise NotImplementedError
-
-    @property
-    def columns(self) -> list[str]:
-        """The names of all columns."""
-        raise NotImplementedError
-
-    @property
-    def index(self) -> range:
-        """The numbers of the rows: always 0 to n-1."""
-        return range(len(self))  # type: ignore[arg-type]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.columns
-
-    def keys(self) -> KeysView[str]:
-        """The names of the columns, like a dict's keys."""
-        return dict.fromkeys(self.columns).keys()
-
-    def values(self) -> list[Any]:
-        """The columns, in the order of their names."""
-        return [self[name] for name in self.columns]
-
-    def items(self) -> list[tuple[str, Any]]:
-        """Names and columns, like a dict's items."""
-        return [(name, self[name]) for name in self.columns]
-
-    def _known(self, keys: str | Iterable[str] | None) -> list[str]:
-        """These column names, or all for None; every unknown one in a single error."""
-        if keys is None:
-            return self.columns
-        names = [keys] if isinstance(keys, str) else list(keys)
-        unknown = [name for name in names if name not in self.columns]
-        if unknown:
-            raise ColumnError.unknown(unknown, self.columns)
-        return names
-
-
-class TensorMessage(_Rows):
-    """The tensor half of a Message as a mapping of its own: names to tensors with equally many rows.
-
-    Args:
-        message_dict: Names to tensors, or to anything that becomes one (lists, arrays, numbers: a number is one row).
-            A TensorMessage shares its tensors, not its set of columns; of a Message the tensor half is taken.
-        map_dict: More columns, as a mapping.
-
-    Raises:
-        LengthError: The columns differ in rows.
-        ConversionError: A column cannot become a tensor.
-
-    Example:
-        >>> tensors = TensorMessage({"a": [1, 2, 3], "b": torch.zeros(3, 2)})
-        >>> len(tensors), tensors["a"].dtype, tensors[1:]["b"].shape
-        (3, torch.int64, torch.Size([2, 2]))
-    """
-
-    __slots__ = ("__weakref__", "_owner", "_tensors")
-
-    _tensors: dict[str, torch.Tensor]
-    _owner: Message | None
-
-    def __init__(self, message_dict: Any = None, map_dict: Mapping[str, Any] | None = None) -> None:
-        given = _tensors_of(message_dict) if isinstance(message_dict, (Message, TensorMessage)) else message_dict
-        columns = {**(given or {}), **(map_dict or {})}
-        _check_names(columns)
-        scalars = {name for name, values in columns.items() if _columns.is_scalar(values)}
-        tensors = {
-            name: _columns.to_tensor(values.reshape(1) if isinstance(values, torch.Tensor) else [values], name)
-            if name in scalars
-            else _columns.to_tensor(values, name)
-            for name, values in columns.items()
-        }
-        length = compute_length({name: values for name, values in tensors.items() if name not in scalars} or tensors)
-        self._tensors = {
-            name: tensor.expand(length, *tensor.shape[1:]).clone() if name in scalars and length != 1 else tensor
-            for name, tensor in tensors.items()
-        }
-        self._owner = None
-
-    @classmethod
-    def _of(cls, tensors: dict[str, torch.Tensor], owner: Message | None = None) -> TensorMessage:
-        """A view of a dict of tensors that are known to be sound; nothing is copied."""
-        view = cls.__new__(cls)
-        view._tensors = tensors
-        view._owner = owner
-        return view
-
-    @property
-    def columns(self) -> list[str]:
-        """The names of the tensors."""
-        return list(self._tensors)
-
-    def keys(self) -> KeysView[str]:
-        """The names of the tensors, like a dict's keys."""
-        return self._tensors.keys()
-
-    @property
-    def tensor_message(self) -> TensorMessage:
-        """Itself: a TensorMessage is its own tensor half."""
-        return self
-
-    @property
-    def df(self) -> pd.DataFrame:
-        """An empty DataFrame: a TensorMessage has no frame half."""
-        return pd.DataFrame()
-
-    def __len__(self) -> int:
-        for tensor in self._tensors.values():
-            return tensor.shape[0]
-        return 0
-
-    def __getitem__(self, index: Any) -> Any:
-        if type(index) is str:
-            try:
-                return self._tensors[index]
-            except KeyError:
-                raise ColumnError.unknown([index], self.columns) from None
-        if _names_columns(index):
-            return TensorMessage._of({name: self._tensors[name] for name in self._known(index)})
-        rows = as_positions(index, len(self), "tensor message")
-        return TensorMessage._of(_columns.take_tensors(self._tensors, rows))
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        target = Message.__new__(Message)._set(self._tensors, {}, {}) if self._owner is None else self._owner
-        if isinstance(index, str):
-            target[index] = (
-                _columns.to_tensor(value, index) if not _columns.is_scalar(value) else torch.as_tensor(value)
-            )
-        else:
-            target[index] = TensorMessage(value)
-
-    def __delitem__(self, index: Any) -> None:
-        if isinstance(index, str) or _names_columns(index):
-            for name in self._known(index):
-                del self._tensors[name]
-        else:
-            _replace(self._tensors, _columns.take_tensors(self._tensors, _others(index, len(self))))
-
-    def __eq__(self, other: object) -> bool:
-        return Message(self) == other
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def append(self, other: Any) -> TensorMessage:
-        """The rows of this message, then those of `other`; columns that this one lacks are dropped.
-
-        Raises:
-            ColumnError: `other` lacks a column of this one.
-        """
-        if not self._tensors:
-            return TensorMessage(other)
-        other = TensorMessage(other)
-        missing = [name for name in self._tensors if name not in other._tensors]
-        if missing:
-            raise ColumnError.unknown(missing, other.columns)
-        return TensorMessage._of(
-            {
-                name: _columns.join_tensors([column, other._tensors[name]], name)
-                for name, column in self._tensors.items()
-            }
-        )
-
-    def merge(self, other: Any) -> TensorMessage:
-        """The columns of both, side by side; they must have distinct names and equally many rows."""
-        return Message(self).merge(TensorMessage(other)).tensor_message
-
-    def permute(self, index: RowIndex) -> TensorMessage:
-        """The rows in the order of the index, which may repeat and leave out rows."""
-        return cast(TensorMessage, self[index])
-
-    def cuda(self, device: int | torch.device = 0, keys: str | Iterable[str] | None = None) -> TensorMessage:
-        """Moves tensors to a GPU, in place; `keys` limits it to these."""
-        return self.to(torch.device("cuda", device) if isinstance(device, int) else device, keys)
-
-    def cpu(self, keys: str | Iterable[str] | None = None) -> TensorMessage:
-        """Moves tensors to system memory, in place; `keys` limits it to these."""
-        return self.to("cpu", keys)
-
-    def to(self, device: Device, keys: str | Iterable[str] | None = None) -> TensorMessage:
-        """Moves tensors to a device, in place; `keys` limits it to these."""
-        self._tensors.update({name: self._tensors[name].to(device) for name in self._known(keys)})
-        return self
-
-    def __copy__(self) -> TensorMessage:
-        return TensorMessage._of(dict(self._tensors))
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> TensorMessage:
-        return TensorMessage._of(_copy_tensors(self._tensors, memo))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return TensorMessage._unpickle, (_formats.pack_tensors(self._tensors),)
-
-    @classmethod
-    def _unpickle(cls, packed: dict[str, Any]) -> TensorMessage:
-        return cls._of(_formats.unpack_tensors(packed))
-
-    def __repr__(self) -> str:
-        return _display.text(Message(self), "TensorMessage")
-
-
-class Message(_Rows):
+class Message(Rows):
     """A DataFrame that can hold tensors: ordered, named columns of equal length.
 
     A column is a `torch.Tensor` (first dimension = rows) or anything pandas can hold. Give the columns as a dict, a
-    DataFrame, another message, or as two halves `Message(tensors, frame)`; tensors go left, all else into the frame. A scalar in a
-    dict is repeated to the length of the other columns. Rows are numbered 0..n-1; there is no other index.
+    DataFrame, another message, or as two halves `Message(tensors, frame)`; tensors go left, all else into the frame. A
+    scalar in a dict is repeated to the length of the other columns. Rows are numbered 0..n-1; there is no other index.
 
-    Constructing from a message shares its tensors, not its set of columns. No method changes its argument; `to_tensors`, `cpu`,
-    `cuda` and `to(device)` change the message itself and return it, all others return a new one.
+    Constructing from a message shares its tensors, not its set of columns. No method changes its argument;
+    `to_tensors`, `cpu`, `cuda` and `to(device)` change the message itself and return it, all others return a new one.
 
     Args:
-        *args: One mapping, DataFrame, TensorMessage or Message; or two: the tensors, then the frame (either may be None).
+        *args: One mapping, DataFrame, TensorMessage or Message; or two: the tensors, then the frame (or None).
         metadata: More columns for the frame half, as a mapping or a DataFrame.
         length: Number of rows that is expected.
         tensors: The tensor half, by keyword.
@@ -319,32 +103,29 @@ class Message(_Rows):
         self._build({name: values for half in halves for name, values in _columns_of(half)}, length)
 
     def _build(self, columns: Mapping[str, Any], length: int | None) -> None:
-        _check_names(columns)
-        scalars, dtypes = {}, {}
+        check_names(columns)
+        dtypes: dict[str, Any] = {}
+        scalars: dict[str, Any] = {}
         for name, values in columns.items():
-            if isinstance(values, torch.Tensor):
-                if values.ndim:
-                    self._tensors[name] = values
-                else:
-                    scalars[name] = values
-            elif type(values) is not np.ndarray and _columns.is_scalar(values):
-                scalars[name] = values
-            elif type(values) is _Column:
+            if isinstance(values, torch.Tensor) and values.ndim:
+                self._tensors[name] = values
+            elif type(values) is Column:
                 self._arrays[name], dtypes[name] = values.array, values.dtype
-            elif type(values) is np.ndarray and values.ndim == 0:
+            elif _columns.is_scalar(values):
                 scalars[name] = values
+                half: dict[str, Any] = self._tensors if isinstance(values, torch.Tensor) else self._arrays
+                half[name] = None  # keeps its place in the order until the number of rows is known
             else:
                 self._arrays[name], dtypes[name] = _columns.from_values(values, name)
         self._dtypes = dtypes
-        rows = self.check_length() if len(scalars) < len(columns) else 1 if length is None else length
+        given = {
+            name: len(half[name]) for half in (self._tensors, self._arrays) for name in half if name not in scalars
+        }
+        rows = one_length(given) if given else 1 if length is None else length
         for name, value in scalars.items():
             self._put(name, _columns.repeat_scalar(value, rows))
         if length is not None and columns and rows != length:
             raise LengthError(f"expected {length} rows, got {rows}")
-        if list(self._arrays) != [name for name in columns if name in self._arrays]:
-            self._arrays = {name: self._arrays[name] for name in columns if name in self._arrays}
-        if list(self._tensors) != [name for name in columns if name in self._tensors]:
-            self._tensors = {name: self._tensors[name] for name in columns if name in self._tensors}
 
     def _set(self, tensors: dict[str, torch.Tensor], arrays: dict[str, Array], dtypes: dict[str, Any]) -> Message:
         """Takes columns that are known to be sound, as they are."""
@@ -387,7 +168,7 @@ class Message(_Rows):
         rest = list(rest)
         both = [name for name in new if name in rest]
         if both:
-            raise ValueError(f"{_quoted(both)} would be in both halves; delete them from the other half first")
+            raise ValueError(f"{quoted(both)} would be in both halves; delete them from the other half first")
         rows = {len(column) for column in new.values()}
         if rest and rows - {len(self)}:
             raise LengthError(f"expected {len(self)} rows, as in the other half, got {rows.pop()}")
@@ -460,12 +241,12 @@ class Message(_Rows):
             for name, array in self._arrays.items():
                 lengths[name] = len(array)
         else:
-            _check_names(self._frame.columns)
+            check_names(self._frame.columns)
             both = [name for name in self._frame.columns if name in lengths]
             if both:
-                raise ValueError(f"{_quoted(both)} is in both halves of the message; delete it from one")
+                raise ValueError(f"{quoted(both)} is in both halves of the message; delete it from one")
             lengths.update(dict.fromkeys(self._frame.columns, len(self._frame)))
-        return _one_length(lengths)
+        return one_length(lengths)
 
     @overload
     def __getitem__(self, index: str) -> Any: ...
@@ -477,7 +258,7 @@ class Message(_Rows):
     def __getitem__(self, index: Any) -> Any:
         if type(index) is str:
             return self._column(index)
-        if _names_columns(index):
+        if names_columns(index):
             return self._select(index)
         if self._shared:
             self.check_length()
@@ -485,9 +266,9 @@ class Message(_Rows):
 
     def __getitems__(self, indices: Sequence[int]) -> Message:
         """A whole batch in one call: what a DataLoader asks of a map-style dataset."""
-        return cast(Message, self[indices])
+        return self[indices]
 
-    def _take(self, rows: Rows) -> Message:
+    def _take(self, rows: Positions) -> Message:
         taken = Message.__new__(Message)
         taken._tensors = _columns.take_tensors(self._tensors, rows)
         taken._shared = False
@@ -534,17 +315,17 @@ class Message(_Rows):
     def __setitem__(self, index: Any, value: Any) -> None:
         if isinstance(index, str):
             self._assign_columns({index: value})
-        elif _names_columns(index):
+        elif names_columns(index):
             given = _message_of(value)
             names = list(index)
             if set(given.columns) != set(names):
-                raise ColumnError(f"expected the columns {_quoted(names)}, got {_quoted(given.columns)}")
+                raise ColumnError(f"expected the columns {quoted(names)}, got {quoted(given.columns)}")
             self._assign_columns({name: given._as_given(name) for name in names})
         else:
             self._assign_rows(index, value)
 
     def _as_given(self, name: str) -> Any:
-        return self._tensors[name] if name in self._tensors else _Column(*self._array(name))
+        return self._tensors[name] if name in self._tensors else Column(*self._array(name))
 
     def _assign_columns(self, columns: Mapping[str, Any]) -> None:
         self._checked()
@@ -557,7 +338,7 @@ class Message(_Rows):
             }
         )
         if rows is not None and len(new) != rows:
-            raise LengthError(f"{_quoted(columns)} has {len(new)} rows, the message has {rows}")
+            raise LengthError(f"{quoted(columns)} has {len(new)} rows, the message has {rows}")
         for name in columns:
             self._put(name, new._as_given(name))
 
@@ -569,7 +350,7 @@ class Message(_Rows):
             self._tensors[name] = values
             return
         self._tensors.pop(name, None)
-        array, dtype = (values.array, values.dtype) if type(values) is _Column else _columns.from_values(values, name)
+        array, dtype = (values.array, values.dtype) if type(values) is Column else _columns.from_values(values, name)
         if self._frame is not None:
             self._frame[name] = _columns.to_series(array, dtype).set_axis(self._frame.index)
         else:
@@ -587,29 +368,22 @@ class Message(_Rows):
     def _assign_rows(self, index: RowIndex, value: Any) -> None:
         """Everything is checked before the first value is written: an error leaves the message as it was."""
         self._checked()
-        rows = as_positions(index, len(self))
-        positions = np.arange(len(self))[rows]
+        positions = np.arange(len(self))[as_positions(index, len(self))]
         new = _message_of(value, len(positions))
-        if len(new) != len(positions):
-            raise LengthError(f"{len(positions)} rows cannot be replaced by {len(new)}")
-        _check_same_columns(self.columns, new.columns)
-        tensors = {name: _fit(new._as_given(name), tensor, name) for name, tensor in self._tensors.items()}
+        check_replacement(self.columns, len(positions), new.columns, len(new))
+        tensors = fit_rows(self._tensors, {name: new._to_tensor(name) for name in self._tensors})
         names = self._frame_names()
         if names:
-            frame = self._own_frame()
+            frame, trial = self._own_frame(), self._own_frame().iloc[positions]
             values = {name: _columns.to_series(*new.to_dataframe([name])._array(name)) for name in names}
-            trial = frame.iloc[positions]
-            for column, name in enumerate(names):
-                _write(trial, np.arange(len(positions)), column, values[name])
-            for column, name in enumerate(names):
-                _write(frame, positions, column, values[name])
-        with torch.no_grad():
-            for name, rows_of_tensor in tensors.items():
-                self._tensors[name][torch.from_numpy(positions)] = rows_of_tensor
+            for target, rows in ((trial, np.arange(len(positions))), (frame, positions)):
+                for name in names:
+                    _write(target, rows, name, values[name])
+        write_rows(self._tensors, positions, tensors)
 
     def __delitem__(self, index: Any) -> None:
         self._checked()
-        if isinstance(index, str) or _names_columns(index):
+        if names_columns(index):
             for name in self._known(index):
                 if self._tensors.pop(name, None) is None:
                     self._remove_frame_column(name)
@@ -631,7 +405,7 @@ class Message(_Rows):
         if position >= len(self):
             raise StopIteration
         self._position = position + 1
-        return cast(Message, self[position])
+        return self[position]
 
     def reset(self) -> Message:
         """Lets `next` begin again at the first row; returns the message."""
@@ -703,7 +477,7 @@ class Message(_Rows):
             >>> Message({"a": [1, 2, 3]}).permute([2, 1, 0]).to_dict()
             {'a': [3, 2, 1]}
         """
-        return cast(Message, self[index])
+        return self._checked()._take(as_positions(index, len(self)))
 
     def tensors(self, keys: str | Iterable[str] | None = None) -> TensorMessage:
         """The tensor half, or the columns `keys`, converted to tensors where they are none.
@@ -736,7 +510,7 @@ class Message(_Rows):
         message = Message(self)
         for name in self._known(keys):
             if name in self._tensors:
-                message._put(name, _Column(*_columns.from_tensor(self._tensors[name])))
+                message._put(name, Column(*_columns.from_tensor(self._tensors[name])))
         return message
 
     def to_tensors(self, keys: str | Iterable[str] | None = None) -> Message:
@@ -787,7 +561,7 @@ class Message(_Rows):
         names = list(self._tensors) if keys is None else self._known(keys)
         no_tensors = [name for name in names if name not in self._tensors]
         if no_tensors:
-            raise ColumnError(f"{_quoted(no_tensors)} is no tensor column; call to_tensors({no_tensors}) first")
+            raise ColumnError(f"{quoted(no_tensors)} is no tensor column; call to_tensors({no_tensors}) first")
         self._tensors.update({name: self._tensors[name].to(device) for name in names})
         return self
 
@@ -854,7 +628,7 @@ class Message(_Rows):
         return cls(_formats.read(method, path, **kwargs))
 
     def save(self, path: str | PathLike[str] | IO[bytes]) -> None:
-        """Writes the message to one file, exactly: a tar of a manifest, the frame as Arrow IPC, the tensors as safetensors.
+        """Writes the message to one file, exactly: a tar of a manifest, an Arrow IPC frame and safetensors.
 
         Args:
             path: A path, written to a temporary name and renamed, or a binary buffer.
@@ -909,7 +683,7 @@ class Message(_Rows):
         return cls({name: _cell(value) for name, value in values.items()})
 
     def to_arrow(self) -> Any:
-        """A `pyarrow.Table` with all columns; tensors keep their dtype and shape. Copies only what Arrow lays out otherwise."""
+        """A `pyarrow.Table` with all columns; tensors keep dtype and shape. Copies what Arrow lays out otherwise."""
         return _formats.to_arrow(self._checked())
 
     @classmethod
@@ -951,11 +725,9 @@ class Message(_Rows):
             return False
         if other is self:
             return True
-        if self._tensors.keys() != other._tensors.keys() or set(self._frame_names()) != set(other._frame_names()):
+        if TensorMessage(self) != TensorMessage(other) or set(self._frame_names()) != set(other._frame_names()):
             return False
-        return all(
-            _columns.same_tensor(tensor, other._tensors[name]) for name, tensor in self._tensors.items()
-        ) and all(_columns.same_array(self._array(name), other._array(name)) for name in self._frame_names())
+        return all(_columns.same_array(self._array(name), other._array(name)) for name in self._frame_names())
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -966,7 +738,7 @@ class Message(_Rows):
         self._checked()
         arrays = {name: self._array(name) for name in self._frame_names()}
         return Message.__new__(Message)._set(
-            _copy_tensors(self._tensors, memo),
+            copy_tensors(self._tensors, memo),
             {name: copy.deepcopy(array, memo) for name, (array, _) in arrays.items()},
             {name: dtype for name, (_, dtype) in arrays.items()},
         )
@@ -974,37 +746,21 @@ class Message(_Rows):
     def __reduce__(self) -> tuple[Any, ...]:
         self._checked()
         arrays = {name: self._array(name) for name in self._frame_names()}
-        return Message._unpickle, (
+        return _unpickle, (
             _formats.pack_tensors(self._tensors),
             {name: array for name, (array, _) in arrays.items()},
             {name: dtype for name, (_, dtype) in arrays.items()},
         )
 
-    @classmethod
-    def _unpickle(cls, packed: dict[str, Any], arrays: dict[str, Array], dtypes: dict[str, Any]) -> Message:
-        return Message.__new__(Message)._set(_formats.unpack_tensors(packed), arrays, dtypes)
-
     def __repr__(self) -> str:
         return _display.text(self, "Message")
 
     def _repr_html_(self) -> str:
-        return _display.html(self)
+        return _display.html(self, "Message")
 
 
-class _Column:
-    """A frame column on its way from one message to another: nothing left to check or copy."""
-
-    __slots__ = ("array", "dtype")
-
-    def __init__(self, array: Array, dtype: Any) -> None:
-        self.array = array
-        self.dtype = dtype
-
-    def __len__(self) -> int:
-        return len(self.array)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.array)
+def _unpickle(packed: dict[str, Any], arrays: dict[str, Array], dtypes: dict[str, Any]) -> Message:
+    return Message.__new__(Message)._set(_formats.unpack_tensors(packed), arrays, dtypes)
 
 
 def _columns_of(half: Any) -> Iterable[tuple[str, Any]]:
@@ -1015,19 +771,15 @@ def _columns_of(half: Any) -> Iterable[tuple[str, Any]]:
     if isinstance(half, TensorMessage):
         return half._tensors.items()
     if isinstance(half, pd.DataFrame):
-        _check_names(half.columns)
+        check_names(half.columns)
         arrays, dtypes = _columns.from_frame(half)
-        return [(name, _Column(array, dtypes[name])) for name, array in arrays.items()]
+        return [(name, Column(array, dtypes[name])) for name, array in arrays.items()]
     if isinstance(half, Mapping):
         return half.items()
     raise TypeError(
         f"a Message is made of a dict of columns, a DataFrame or a message, got {type(half).__name__}; "
         "for one row of arbitrary objects use Message.from_objects"
     )
-
-
-def _tensors_of(message: Message | TensorMessage) -> dict[str, torch.Tensor]:
-    return message._tensors
 
 
 def _message_of(value: Any, rows: int = 1) -> Message:
@@ -1044,41 +796,7 @@ def _cell(value: Any) -> Any:
         return value.unsqueeze(0)
     if isinstance(value, (str, bool, int, float, np.generic, pd.Timestamp)):
         return [value]
-    return _Column(_columns.object_array([value]), _columns.OBJECT)
-
-
-def _names_columns(index: Any) -> bool:
-    """Does this index name columns (a list of text), rather than rows?"""
-    kind = type(index)
-    if kind is list or kind is tuple:
-        return bool(index) and isinstance(index[0], str)
-    if isinstance(index, (np.ndarray, pd.Index, pd.Series)):
-        return len(np.shape(index)) == 1 and len(index) > 0 and isinstance(np.asarray(index)[0], str)
-    return isinstance(index, (str, KeysView))
-
-
-def _check_names(names: Iterable[Any]) -> None:
-    seen = set()
-    for name in names:
-        if not isinstance(name, str):
-            raise TypeError(
-                f"column names are text, got {name!r} ({type(name).__name__}); rename it, as in frame.rename(columns=str)"
-            )
-        if name in seen:
-            raise ValueError(f"column {name!r} is there twice; names are unique")
-        seen.add(name)
-
-
-def _check_same_columns(expected: Sequence[str], got: Sequence[str]) -> None:
-    missing = [name for name in expected if name not in got]
-    extra = [name for name in got if name not in expected]
-    if missing or extra:
-        problems = [f"missing {_quoted(missing)}"] * bool(missing) + [f"extra {_quoted(extra)}"] * bool(extra)
-        raise ColumnError(f"columns differ: {', '.join(problems)}. Expected columns: {', '.join(expected)}")
-
-
-def _quoted(names: Iterable[str]) -> str:
-    return ", ".join(repr(name) for name in names)
+    return Column(_columns.object_array([value]), _columns.OBJECT)
 
 
 def _others(index: RowIndex, length: int) -> np.ndarray:
@@ -1092,10 +810,6 @@ def _replace(tensors: dict[str, torch.Tensor], new: dict[str, torch.Tensor]) -> 
     tensors.update(new)
 
 
-def _copy_tensors(tensors: Mapping[str, torch.Tensor], memo: dict[int, Any]) -> dict[str, torch.Tensor]:
-    return {name: copy.deepcopy(t, memo) if t.is_leaf else t.clone() for name, t in tensors.items()}
-
-
 def _is_numbered(index: pd.Index) -> bool:
     return isinstance(index, pd.RangeIndex) and index.start == 0 and index.step == 1
 
@@ -1105,43 +819,13 @@ def _renumbered(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _fit(values: Any, target: torch.Tensor, name: str) -> torch.Tensor:
-    """Rows for a tensor column, in its dtype; a value that the dtype cannot hold is an error."""
-    given = _columns.to_tensor(values.array if type(values) is _Column else values, name)
-    if given.shape[1:] != target.shape[1:]:
-        raise LengthError(
-            f"column {name!r} has rows of shape {tuple(target.shape[1:])}, got rows of shape {tuple(given.shape[1:])}"
-        )
-    if target.requires_grad and target.is_leaf:
-        raise ValueError(f"column {name!r} requires a gradient; assign the whole column instead of its rows")
-    fitted = given.detach().to(target.dtype)
-    if not target.is_floating_point() or given.is_complex():
-        changed = (fitted.to(given.dtype) != given).flatten()
-        if changed.any():
-            value = given.flatten()[changed][0].item()
-            raise TypeError(
-                f"{value} does not fit into column {name!r} of dtype {target.dtype}; convert the column first"
-            )
-    return fitted.to(target.device)
-
-
-def _write(frame: pd.DataFrame, positions: np.ndarray, column: int, values: pd.Series) -> None:
+def _write(frame: pd.DataFrame, positions: np.ndarray, name: str, values: pd.Series) -> None:
     """Writes into a frame by position; what the dtype cannot hold is pandas' TypeError, with the column named."""
     try:
-        frame.iloc[positions, column] = values.array if values.dtype != object else values.to_numpy()
+        column = cast(int, frame.columns.get_loc(name))
+        frame.iloc[positions, column] = values.to_numpy() if values.dtype == object else values.array  # type: ignore[index]
     except (TypeError, ValueError) as error:
-        raise TypeError(f"column {frame.columns[column]!r}: {error}") from error
-
-
-def _one_length(lengths: Mapping[str, int]) -> int:
-    names = iter(lengths)
-    first = next(names, None)
-    if first is None:
-        return 0
-    for name in names:
-        if lengths[name] != lengths[first]:
-            raise LengthError(f"columns differ in rows: {first} has {lengths[first]}, {name} has {lengths[name]}")
-    return lengths[first]
+        raise TypeError(f"column {name!r}: {error}") from error
 
 
 def compute_length(of_this: Mapping[str, Any]) -> int:
@@ -1154,7 +838,7 @@ def compute_length(of_this: Mapping[str, Any]) -> int:
         >>> compute_length({"a": [1, 2], "b": torch.zeros(2, 5)})
         2
     """
-    return _one_length({name: len(values) for name, values in of_this.items()})
+    return one_length({name: len(values) for name, values in of_this.items()})
 
 
 def extract_tensors(from_this: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -1188,7 +872,7 @@ def cat(list_of_args: Iterable[MessageLike]) -> Message:
     names = first.columns
     for other in others:
         if other.columns != names:
-            _check_same_columns(names, other.columns)
+            check_same_columns(names, other.columns)
     frame_names = first._frame_names()
     as_frames = [
         m if not any(name in m._tensors for name in frame_names) else m.to_dataframe(frame_names) for m in others
@@ -1216,7 +900,7 @@ def merge(list_of_args: Iterable[MessageLike]) -> Message:
         message = item if isinstance(item, Message) else Message(item)
         replaced = [name for name in message.columns if columns.pop(name, None) is not None]
         if replaced:
-            warnings.warn(f"merge: {_quoted(replaced)} of an earlier message is replaced", UserWarning, stacklevel=3)
+            warnings.warn(f"merge: {quoted(replaced)} of an earlier message is replaced", UserWarning, stacklevel=3)
         columns.update(_columns_of(message))
     return Message(columns)
 

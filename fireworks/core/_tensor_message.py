@@ -1,0 +1,299 @@
+"""TensorMessage, the tensor half of a Message, and what both do alike."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, KeysView, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+import torch
+
+from fireworks.core import _columns, _display, _formats
+from fireworks.core._names import check_names, check_replacement, names_columns, one_length, quoted
+from fireworks.utils.exceptions import ColumnError, LengthError
+from fireworks.utils.utils import RowIndex, as_positions, complement
+
+if TYPE_CHECKING:
+    from fireworks.core.message import Message
+
+Device: TypeAlias = "torch.device | str | int"
+
+
+class Rows:
+    """What Message and TensorMessage do alike: iteration by rows, columns as attributes, columns by name."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        raise NotImplementedError(f"{type(self).__name__} does not say how many rows it has")
+
+    def __getitem__(self, index: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} does not say what its columns and rows are")
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of all columns."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what its columns are")
+
+    @property
+    def index(self) -> range:
+        """The numbers of the rows: always 0 to n-1."""
+        return range(len(self))
+
+    def __iter__(self) -> Iterator[Any]:
+        position = 0
+        while position < len(self):
+            yield self[position]
+            position += 1
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and name in self.columns:
+            return self[name]
+        raise AttributeError(f"{type(self).__name__} has no attribute or column {name!r}")
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.columns
+
+    def keys(self) -> KeysView[str]:
+        """The names of the columns, like a dict's keys."""
+        return dict.fromkeys(self.columns).keys()
+
+    def values(self) -> list[Any]:
+        """The columns, in the order of their names."""
+        return [self[name] for name in self.columns]
+
+    def items(self) -> list[tuple[str, Any]]:
+        """Names and columns, like a dict's items."""
+        return [(name, self[name]) for name in self.columns]
+
+    def _known(self, keys: str | Iterable[str] | None = None) -> list[str]:
+        """These column names, or all for None.
+
+        Raises:
+            ColumnError: Names that are no columns, all in one error.
+        """
+        columns = self.columns
+        if keys is None:
+            return columns
+        names = [keys] if isinstance(keys, str) else list(keys)
+        unknown = [name for name in names if name not in columns]
+        if unknown:
+            raise ColumnError.unknown(unknown, columns)
+        return names
+
+
+class TensorMessage(Rows):
+    """The tensor half of a Message as a mapping of its own: names to tensors with equally many rows.
+
+    Args:
+        message_dict: Names to tensors, or to anything that becomes one (lists, arrays, numbers: a number is one row).
+            A TensorMessage shares its tensors, not its set of columns; of a Message the tensor half is taken.
+        map_dict: More columns, as a mapping.
+
+    Raises:
+        LengthError: The columns differ in rows.
+        ConversionError: A column cannot become a tensor.
+
+    Example:
+        >>> tensors = TensorMessage({"a": [1, 2, 3], "b": torch.zeros(3, 2)})
+        >>> len(tensors), tensors["a"].dtype, tensors[1:]["b"].shape
+        (3, torch.int64, torch.Size([2, 2]))
+    """
+
+    __slots__ = ("__weakref__", "_owner", "_tensors")
+
+    _tensors: dict[str, torch.Tensor]
+    _owner: Message | None  # the message whose half this is
+
+    def __init__(self, message_dict: Any = None, map_dict: Mapping[str, Any] | None = None) -> None:
+        given = message_dict._tensors if isinstance(message_dict, Rows) else message_dict
+        columns = {**(given or {}), **(map_dict or {})}
+        check_names(columns)
+        tensors = {name: _as_tensor(values, name) for name, values in columns.items()}
+        scalars = {name for name, values in columns.items() if _columns.is_scalar(values)}
+        rows = one_length({name: len(tensors[name]) for name in columns if name not in scalars}) if columns else 0
+        if len(scalars) == len(columns):
+            rows = 1
+        self._tensors = {
+            name: tensor.expand(rows).clone() if name in scalars else tensor for name, tensor in tensors.items()
+        }
+        self._owner = None
+
+    @classmethod
+    def _of(cls, tensors: dict[str, torch.Tensor], owner: Message | None = None) -> TensorMessage:
+        """A view of a dict of tensors that are known to be sound; nothing is copied."""
+        view = cls.__new__(cls)
+        view._tensors = tensors
+        view._owner = owner
+        return view
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the tensors."""
+        return list(self._tensors)
+
+    @property
+    def tensor_message(self) -> TensorMessage:
+        """Itself: a TensorMessage is its own tensor half."""
+        return self
+
+    @property
+    def df(self) -> pd.DataFrame:
+        """An empty DataFrame: a TensorMessage has no frame half."""
+        return pd.DataFrame()
+
+    def __len__(self) -> int:
+        for tensor in self._tensors.values():
+            return tensor.shape[0]
+        return 0
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, str):
+            return self._tensors[self._known(index)[0]]
+        if names_columns(index):
+            return TensorMessage._of({name: self._tensors[name] for name in self._known(index)})
+        rows = as_positions(index, len(self), "tensor message")
+        return TensorMessage._of(_columns.take_tensors(self._tensors, rows))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        if not isinstance(index, str):
+            positions = np.arange(len(self))[as_positions(index, len(self), "tensor message")]
+            new = TensorMessage(value)
+            check_replacement(self.columns, len(positions), new.columns, len(new))
+            write_rows(self._tensors, positions, fit_rows(self._tensors, new._tensors))
+            return
+        tensor = _as_tensor(value, index)
+        if self._owner is not None:
+            self._owner[index] = tensor[0] if _columns.is_scalar(value) else tensor
+            return
+        if _columns.is_scalar(value):
+            tensor = tensor.expand(len(self) if self._tensors else 1).clone()
+        if self._tensors and len(tensor) != len(self):
+            raise LengthError(f"{index!r} has {len(tensor)} rows, the tensor message has {len(self)}")
+        self._tensors[index] = tensor
+
+    def __delitem__(self, index: Any) -> None:
+        if names_columns(index):
+            for name in self._known(index):
+                del self._tensors[name]
+        else:
+            others = np.array(complement(index, len(self)), dtype=np.int64)
+            self._tensors.update(_columns.take_tensors(self._tensors, others))
+
+    def __eq__(self, other: object) -> bool:
+        """Same columns (in any order) with equal values; a dict of tensors will do, and a Message of tensors only."""
+        tensors = other._tensors if isinstance(other, TensorMessage) else other
+        if not isinstance(tensors, Mapping):
+            return NotImplemented  # a Message knows how
+        return self._tensors.keys() == tensors.keys() and all(
+            isinstance(tensors[name], torch.Tensor) and _columns.same_tensor(tensor, tensors[name])
+            for name, tensor in self._tensors.items()
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def append(self, other: Any) -> TensorMessage:
+        """The rows of this message, then those of `other`; columns that this one lacks are dropped.
+
+        Raises:
+            ColumnError: `other` lacks a column of this one.
+        """
+        other = TensorMessage(other)
+        if not self._tensors:
+            return other
+        other._known(self.columns)
+        return TensorMessage._of(
+            {
+                name: _columns.join_tensors([tensor, other._tensors[name]], name)
+                for name, tensor in self._tensors.items()
+            }
+        )
+
+    def merge(self, other: Any) -> TensorMessage:
+        """The columns of both, side by side; they must have distinct names and equally many rows."""
+        other = TensorMessage(other)
+        both = [name for name in self._tensors if name in other._tensors]
+        if both:
+            raise ColumnError(f"{quoted(both)} is in both messages; their columns must have distinct names")
+        return TensorMessage(self, other._tensors)
+
+    def permute(self, index: RowIndex) -> TensorMessage:
+        """The rows in the order of the index, which may repeat and leave out rows."""
+        return self._of(_columns.take_tensors(self._tensors, as_positions(index, len(self), "tensor message")))
+
+    def cuda(self, device: int | torch.device = 0, keys: str | Iterable[str] | None = None) -> TensorMessage:
+        """Moves tensors to a GPU, in place, and returns the message; `keys` limits it to these."""
+        return self.to(torch.device("cuda", device) if isinstance(device, int) else device, keys)
+
+    def cpu(self, keys: str | Iterable[str] | None = None) -> TensorMessage:
+        """Moves tensors to system memory, in place, and returns the message; `keys` limits it to these."""
+        return self.to("cpu", keys)
+
+    def to(self, device: Device, keys: str | Iterable[str] | None = None) -> TensorMessage:
+        """Moves tensors to a device, in place, and returns the message; `keys` limits it to these."""
+        self._tensors.update({name: self._tensors[name].to(device) for name in self._known(keys)})
+        return self
+
+    def __copy__(self) -> TensorMessage:
+        return TensorMessage._of(dict(self._tensors))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TensorMessage:
+        return TensorMessage._of(copy_tensors(self._tensors, memo))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickle_tensors, (_formats.pack_tensors(self._tensors),)
+
+    def __repr__(self) -> str:
+        return _display.text(self, "TensorMessage")
+
+    def _repr_html_(self) -> str:
+        return _display.html(self, "TensorMessage")
+
+
+def _unpickle_tensors(packed: dict[str, Any]) -> TensorMessage:
+    return TensorMessage._of(_formats.unpack_tensors(packed))
+
+
+def _as_tensor(values: Any, name: str) -> torch.Tensor:
+    """A column as a tensor of one dimension or more; a scalar as one row."""
+    if isinstance(values, torch.Tensor):
+        return values if values.ndim else values.reshape(1)
+    return _columns.to_tensor([values] if _columns.is_scalar(values) else values, name)
+
+
+def copy_tensors(tensors: Mapping[str, torch.Tensor], memo: dict[int, Any]) -> dict[str, torch.Tensor]:
+    """Tensors with memory of their own; Parameters stay Parameters."""
+    return {name: copy.deepcopy(t, memo) if t.is_leaf else t.clone() for name, t in tensors.items()}
+
+
+def fit_rows(tensors: Mapping[str, torch.Tensor], new: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """New rows in the shapes, dtypes and devices of the columns, checked before anything is written.
+
+    Raises:
+        LengthError: Rows of another shape.
+        TypeError: A value that the dtype of its column cannot hold.
+    """
+    return {name: _fit(rows, tensors[name], name) for name, rows in new.items()}
+
+
+def write_rows(tensors: Mapping[str, torch.Tensor], positions: np.ndarray, rows: Mapping[str, torch.Tensor]) -> None:
+    """Writes what `fit_rows` checked, in place."""
+    for name, values in rows.items():
+        tensors[name][torch.from_numpy(positions).to(values.device)] = values
+
+
+def _fit(given: torch.Tensor, target: torch.Tensor, name: str) -> torch.Tensor:
+    if given.shape[1:] != target.shape[1:]:
+        expected, got = tuple(target.shape[1:]), tuple(given.shape[1:])
+        raise LengthError(f"column {name!r} has rows of shape {expected}, got rows of shape {got}")
+    if target.requires_grad and target.is_leaf:
+        raise ValueError(f"column {name!r} requires a gradient; assign the whole column instead of its rows")
+    fitted = given.to(target.dtype)
+    if not target.is_floating_point() or given.is_complex():
+        changed = (fitted.to(given.dtype) != given).flatten()
+        if changed.any():
+            value = given.flatten()[changed][0].item()
+            raise TypeError(f"{value} does not fit into column {name!r} of {target.dtype}; convert the column first")
+    return fitted.to(target.device)
