@@ -76,7 +76,7 @@ def implements(source: Any, name: str) -> bool:
         return True
     origin = _origin(source)
     if name in ("__next__", "__iter__"):
-        return any(implements(origin, way) for way in ("__next__", "__iter__", "__getitem__"))
+        return _is_readable(origin)
     if name == "reset":
         return implements(origin, "reset") or (implements(source, "__iter__") and not is_once_only(origin))
     return origin is not source and implements(origin, name)
@@ -93,6 +93,10 @@ def _own(pipe: Pipe, name: str) -> Any:
         if name in class_.__dict__:
             return class_.__dict__[name]
     return _NOTHING
+
+
+def _is_readable(source: Any) -> bool:
+    return any(implements(source, way) for way in ("__next__", "__iter__", "__getitem__"))
 
 
 def _origin(pipe: Pipe) -> Any:
@@ -216,7 +220,7 @@ class Pipe(ABC):  # noqa: B024 - what a subclass overrides is its own choice
             source = _origin(self)
             if source is self:
                 self._open_cursor().seek(0)
-            elif implements(self, "__next__"):
+            elif _is_readable(source):
                 self._open_cursor().restart()
             elif implements(source, "reset"):
                 source.reset()
@@ -530,7 +534,7 @@ class HookedPassThroughPipe(Pipe):
         return message
 
     def _call_hook(self, *args: Any, **kwargs: Any) -> Any:
-        """What calling the pipe gives, from what upstream gave, or from the arguments when nothing there is callable."""
+        """What calling the pipe gives, from what upstream gave, or from the arguments if nothing there is callable."""
         return args[0] if args else None
 
     @_passes_on

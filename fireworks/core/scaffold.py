@@ -1,7 +1,7 @@
 """Scaffold: holds stages by name, and saves and restores them together.
 
-A Scaffold resembles a checkpoint: a folder with one file per stage, enough to build the same pipeline in another process
-and receive the very messages that would have come next.
+A Scaffold resembles a checkpoint: a folder with one file per stage, enough to build the same pipeline in another
+process and receive the very messages that would have come next.
 """
 
 from __future__ import annotations
