@@ -13,6 +13,9 @@ myst_enable_extensions = ["colon_fence"]
 
 autodoc_default_options = {"members": True, "show-inheritance": True, "member-order": "bysource"}
 autodoc_typehints = "description"
+# Docstrings write code in single backticks.
+default_role = "literal"
+
 napoleon_custom_sections = [("Shapes", "notes_style"), ("Source", "notes_style")]
 
 html_theme = "alabaster"
