@@ -1,0 +1,477 @@
+"""MessageCache itself: what all caches do, whichever rows leave first. `cache` has the policies and the overview."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from fireworks.core._slots import IndexTable, SlotColumns, columns_from_state, columns_to_state
+from fireworks.core.message import Message, MessageLike, cat
+from fireworks.utils.exceptions import CacheMissError, ColumnError, LengthError, StateError
+from fireworks.utils.utils import RowIndex, as_indices, describe_rows
+
+_FIRST_SLOTS = 64
+NO_ROW = -1
+_INT64 = np.dtype(np.int64)
+
+
+class MessageCache(ABC):
+    """Stores rows of a large data set by their index in it, at most `max_size` of them.
+
+    A subclass says in `__setitem__` what happens when the cache is full; it calls `insert` to store rows and `delete`
+    to let some go. `BufferedCache` and `RankingCache` do this; the finished classes are `UnlimitedCache`, `LRUCache`,
+    `LFUCache` and `RRCache`.
+
+    Indices are ints from 0 up, slices with a stop, or sequences of such ints: a cache does not know how long the data
+    set is. The first rows decide the columns. Tensors are kept as values, without the graph that made them. Messages
+    that come out are copies.
+
+    Args:
+        max_size: The largest number of rows, or None for no limit.
+
+    Raises:
+        ValueError: `max_size` is negative.
+    """
+
+    def __init__(self, max_size: int | None) -> None:
+        if max_size is not None and max_size < 0:
+            raise ValueError(f"max_size is a number of rows from 0 up, got {max_size}")
+        self.max_size = max_size
+        self._moment = 0  # rises with every read or write
+        self._clear()
+
+    def _clear(self) -> None:
+        self._table = IndexTable()
+        self._columns = SlotColumns()
+        self._size = 0
+        self._arrivals = 0
+        self._used = 0  # slots that were ever used: the first ones
+        self._free_slots = np.empty(0, dtype=np.int64)  # a stack of slots that were used and are free again
+        self._free_count = 0
+        # Per slot: the index of its row, a number that rises with insertion (negative: no row), and its place in
+        # storage.
+        self._keys = np.empty(0, dtype=np.int64)
+        self._births = np.empty(0, dtype=np.int64)
+        self._places = np.empty(0, dtype=np.int64)
+
+    # What is in it
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def size(self) -> int:
+        """Number of rows that are stored."""
+        return self._size
+
+    def __contains__(self, index: object) -> bool:
+        if isinstance(index, bool) or not isinstance(index, (int, np.integer)):
+            return False
+        return int(index) >= 0 and bool(self._table.find(np.array([index]))[0] >= 0)
+
+    def __iter__(self) -> Iterator[int]:
+        """The stored indices, in order of arrival."""
+        return iter(self._keys[self._in_order()].tolist())
+
+    def _in_order(self) -> np.ndarray:
+        slots = np.flatnonzero(self._births[: self._used] >= 0)
+        return slots[np.argsort(self._places[slots], kind="stable")]
+
+    @property
+    def cache(self) -> Message:
+        """All stored rows, in order of arrival (or as `sort` left them): a copy."""
+        return self._columns.read(self._in_order())
+
+    @property
+    def pointers(self) -> dict[int, int]:
+        """Which row of `cache` each stored index is."""
+        return {index: row for row, index in enumerate(self)}
+
+    def __repr__(self) -> str:
+        limit = f"max_size={self.max_size}" if self.max_size is not None else ""
+        return f"{type(self).__name__}({limit}): {self._size} rows of {', '.join(self._columns.names) or 'no columns'}"
+
+    # Reading
+
+    def __getitem__(self, index: RowIndex) -> Message:
+        """The rows of these indices, in this order.
+
+        Raises:
+            CacheMissError: An index is not stored (a KeyError); the text names it.
+        """
+        keys = self._as_keys(index)
+        slots = self._table.all_of(keys)
+        if slots is None:
+            raise self._miss(keys)
+        self._moment += 1
+        self.on_getitem(keys)
+        return self._columns.read(slots)
+
+    def read_through(self, index: RowIndex, fetch: Callable[[np.ndarray], MessageLike]) -> Message:
+        """The rows of these indices, in this order; those that are not stored are fetched, and stored.
+
+        Rows of the request stay until it is answered. If they are more than fit, the answer is whole all the same,
+        and the last ones are stored.
+
+        Args:
+            index: An int, a slice with a stop, or a list of ints.
+            fetch: Gives the rows of an int64 array of indices, each named once.
+
+        Raises:
+            LengthError: `fetch` gave another number of rows.
+
+        Example:
+            >>> from fireworks.core.cache import LRUCache
+            >>> cache = LRUCache(100)
+            >>> cache.read_through([4, 2, 4], lambda indices: {"a": indices * 10}).to_dict()
+            {'a': [40, 20, 40]}
+            >>> cache.pointers
+            {4: 0, 2: 1}
+        """
+        keys = self._as_keys(index)
+        slots = self._table.all_of(keys)
+        if slots is not None:
+            self._moment += 1
+            self.on_getitem(keys)
+            return self._columns.read(slots)
+        keys = as_indices(keys, owner="cache")  # a negative index is a mistake
+        slots = self._table.find(keys)
+        absent = slots < 0
+        missing = np.array(list(dict.fromkeys(keys[absent].tolist())))
+        rows = self._fetched(missing, fetch)
+        columns = self._fit(rows)
+        present = ~absent
+        kept = slots[present]
+        self._moment += 1
+        if len(kept):
+            self.on_getitem(keys[present])
+        if self.max_size is not None and len(missing) + len(kept) > self.max_size:
+            room = self.max_size - len(set(kept.tolist()))
+            if len(missing) > room:
+                return self._too_many(keys, absent, missing, rows)
+        self._add(missing, rows, columns, kept, moment=0)
+        if len(missing) == len(keys):
+            return rows
+        return self._columns.read(self._table.known(keys))
+
+    def _fetched(self, missing: np.ndarray, fetch: Callable[[np.ndarray], MessageLike]) -> Message:
+        given = fetch(missing)
+        rows = given._checked() if isinstance(given, Message) else Message(given)
+        if len(rows) != len(missing):
+            raise LengthError(f"asked for {describe_rows(missing)}: expected {len(missing)} rows, got {len(rows)}")
+        return rows
+
+    def _too_many(self, keys: np.ndarray, absent: np.ndarray, missing: np.ndarray, rows: Message) -> Message:
+        """The answer to a request that is larger than the cache; its last rows are stored."""
+        stored = self._columns.read(self._table.find(keys[~absent]))
+        everything = cat([stored, rows])
+        order = np.empty(len(keys), dtype=np.int64)
+        order[~absent] = np.arange(len(stored))
+        place = {key: len(stored) + position for position, key in enumerate(missing.tolist())}
+        order[absent] = [place[key] for key in keys[absent].tolist()]
+        self[missing] = rows
+        return everything[order]
+
+    def _as_keys(self, index: RowIndex) -> np.ndarray:
+        if type(index) is np.ndarray and index.dtype == _INT64 and index.ndim == 1:
+            return index
+        return as_indices(index, owner="cache")
+
+    def _miss(self, keys: np.ndarray) -> CacheMissError:
+        keys = as_indices(keys, owner="cache")  # a negative index is another mistake
+        absent = keys[self._table.find(keys) < 0]
+        named = f"{describe_rows(absent)} are" if len(absent) > 1 else f"row {absent[0]} is"
+        return CacheMissError(f"{named} not in the cache, which holds {self._size} rows")
+
+    def search(self, **kwargs: Any) -> list[int]:
+        """The stored indices, in order of arrival, of rows that have these values in these columns.
+
+        Args:
+            **kwargs: Column names and the value that each must have; for a column of vectors the whole vector.
+
+        Raises:
+            ColumnError: A name is no column.
+
+        Example:
+            >>> from fireworks.core.cache import UnlimitedCache
+            >>> cache = UnlimitedCache()
+            >>> cache[10:13] = {"a": [1, 2, 1], "b": ["x", "x", "y"]}
+            >>> cache.search(a=1), cache.search(a=1, b="x")
+            ([10, 12], [10])
+        """
+        unknown = [name for name in kwargs if name not in self._columns.names]
+        if unknown:
+            raise ColumnError.unknown(unknown, self._columns.names)
+        rows = self.cache
+        found = np.ones(self._size, dtype=bool)
+        for name, value in kwargs.items():
+            found &= _equal_rows(rows[name], value)
+        indices: list[int] = self._keys[self._in_order()[found]].tolist()
+        return indices
+
+    # Writing
+
+    @abstractmethod
+    def __setitem__(self, index: RowIndex, message: MessageLike) -> None:
+        """Stores rows; makes room first when the cache is full."""
+
+    def insert(self, index: RowIndex, message: MessageLike) -> None:
+        """Stores the rows of a message under these indices; rows that are there already are overwritten.
+
+        When an index is named twice, its last row counts. A failed insert changes nothing.
+
+        Args:
+            index: An int, a slice with a stop, or a list of ints.
+            message: As many rows as indices, with the columns that the cache has.
+
+        Raises:
+            LengthError: Another number of rows, or rows of another shape.
+            ColumnError: Columns are missing or extra; the text names them.
+            ValueError: There is no room, and the cache frees none by itself.
+        """
+        keys, rows = self._incoming(index, message)
+        if len(keys):
+            self._insert(keys, rows)
+
+    def _incoming(self, index: RowIndex, message: MessageLike) -> tuple[np.ndarray, Message]:
+        """Indices, each once, and their rows."""
+        keys = as_indices(index, owner="cache")
+        rows = message._checked() if isinstance(message, Message) else Message(message)
+        if len(keys) != len(rows):
+            raise LengthError(f"expected one row per index: got {len(rows)} rows for {len(keys)} indices")
+        if not isinstance(index, slice) and len(keys) > 1:
+            ordered = np.sort(keys)
+            if (ordered[1:] == ordered[:-1]).any():
+                last = {key: position for position, key in enumerate(keys.tolist())}
+                return np.array(list(last)), rows[list(last.values())]
+        return keys, rows
+
+    def _insert(self, keys: np.ndarray, rows: Message) -> None:
+        """Stores rows under indices that are each named once."""
+        columns = self._fit(rows)
+        slots = self._table.find(keys)
+        new = slots < 0
+        if new.all():
+            self._add(keys, rows, columns, kept=slots[:0])
+            return
+        present = slots[~new]
+        self._moment += 1
+        if new.any():
+            places = np.flatnonzero(new)
+            self._add(keys[new], rows[places], [column[places] for column in columns], kept=present, moment=0)
+            places = np.flatnonzero(~new)
+            keys, rows, columns = keys[places], rows[places], [column[places] for column in columns]
+        self._columns.write(present, columns)
+        self.on_update_existing(keys, rows)
+
+    def _fit(self, rows: Message) -> list[Any]:
+        if not self._size and not self._columns.suits(rows):
+            self._columns.begin(rows)
+        return self._columns.fit(rows, self._occupied)
+
+    def _add(self, keys: np.ndarray, rows: Message, columns: list[Any], kept: np.ndarray, moment: int = 1) -> None:
+        """Stores rows that are not there yet; those in the slots `kept` stay, whatever else has to go."""
+        count = len(keys)
+        if self.max_size is not None and self._size + count > self.max_size:
+            self._make_room(count, kept)
+        self._moment += moment
+        slots = self._allocate(count)
+        self._columns.write(slots, columns)
+        self._table.put(keys, slots)
+        arrivals = np.arange(self._arrivals, self._arrivals + count)
+        self._keys[slots] = keys
+        self._births[slots] = arrivals
+        self._places[slots] = arrivals
+        self._arrivals += count
+        self._size += count
+        self._begin_ranks(slots)
+        self.on_add_new(keys, rows)
+        self._ranked(slots)
+
+    def _occupied(self) -> np.ndarray:
+        return np.flatnonzero(self._births[: self._used] >= 0)
+
+    def _make_room(self, count: int, kept: np.ndarray) -> None:
+        """Makes room for that many rows, when there is too little; not by deleting rows in the slots `kept`."""
+        raise ValueError(
+            f"no room for {count} more rows: the cache holds {self._size} of at most {self.max_size} rows; "
+            "delete some first"
+        )
+
+    def _allocate(self, count: int) -> np.ndarray:
+        reused = min(count, self._free_count)
+        self._free_count -= reused
+        slots = self._free_slots[self._free_count : self._free_count + reused].copy()
+        if reused == count:
+            return slots
+        first, self._used = self._used, self._used + count - reused
+        if self._used > self._columns.capacity:
+            self._grow(self._used)
+        return np.concatenate([slots, np.arange(first, self._used)])
+
+    def _grow(self, needed: int) -> None:
+        rows = max(needed, 2 * self._columns.capacity, _FIRST_SLOTS)
+        if self.max_size is not None:
+            rows = min(rows, self.max_size)
+        self._columns.grow(rows)
+        self._keys, self._births = longer(self._keys, rows), longer(self._births, rows)
+        self._places, self._free_slots = longer(self._places, rows), longer(self._free_slots, rows)
+
+    def _begin_ranks(self, slots: np.ndarray) -> None:  # noqa: B027
+        """Called when the rows in these slots are new; here they have no rank."""
+
+    def _ranked(self, slots: np.ndarray) -> None:  # noqa: B027
+        """Called when the rows in these slots are new or may rank lower than before; here nothing depends on
+        ranks."""
+
+    # Deleting and sorting
+
+    def __delitem__(self, index: RowIndex) -> None:
+        self.delete(index)
+
+    def delete(self, index: RowIndex) -> None:
+        """Deletes the rows of these indices; indices that are not stored are ignored.
+
+        Example:
+            >>> from fireworks.core.cache import UnlimitedCache
+            >>> cache = UnlimitedCache()
+            >>> cache[0:3] = {"a": [1, 2, 3]}
+            >>> cache.delete([1, 7])
+            >>> cache.pointers
+            {0: 0, 2: 1}
+        """
+        keys = as_indices(index, owner="cache")
+        slots = self._table.find(keys)
+        if len(slots) > 1:
+            slots = np.unique(slots)
+        slots = slots[slots >= 0]
+        if len(slots):
+            self._remove(slots)
+
+    def _remove(self, slots: np.ndarray) -> None:
+        keys = self._keys[slots]
+        self.on_delete(keys)
+        self._table.drop(keys)
+        self._columns.release(slots)
+        self._births[slots] = NO_ROW
+        self._free_slots[self._free_count : self._free_count + len(slots)] = slots
+        self._free_count += len(slots)
+        self._size -= len(slots)
+
+    def sort(self) -> None:
+        """Rearranges storage in order of the indices; which rows leave first does not change.
+
+        Example:
+            >>> from fireworks.core.cache import UnlimitedCache
+            >>> cache = UnlimitedCache()
+            >>> cache[[5, 2]] = {"a": ["five", "two"]}
+            >>> cache.sort()
+            >>> cache.cache.to_dict(), cache.pointers
+            ({'a': ['two', 'five']}, {2: 0, 5: 1})
+        """
+        self._permute(np.argsort(self._keys[self._in_order()], kind="stable"))
+
+    def _permute(self, order: Any) -> None:
+        """Rearranges storage so that its row i is what row `order[i]` was."""
+        slots = self._in_order()
+        self._places[slots[np.asarray(order)]] = self._places[slots]
+
+    # Hooks, with the indices concerned as an int64 array. A policy overrides those it needs (hence no
+    # @abstractmethod).
+
+    def on_getitem(self, index: np.ndarray) -> None:  # noqa: B027
+        """Called when stored rows are about to be read."""
+
+    def on_add_new(self, index: np.ndarray, message: Message) -> None:  # noqa: B027
+        """Called when rows were stored under new indices."""
+
+    def on_update_existing(self, index: np.ndarray, message: Message) -> None:  # noqa: B027
+        """Called when rows were stored in place of others."""
+
+    def on_delete(self, index: np.ndarray) -> None:  # noqa: B027
+        """Called when rows are about to be deleted."""
+
+    # State
+
+    def get_state(self) -> dict[str, dict[str, Any]]:
+        """All that the cache holds and knows, as plain values; `set_state` makes an equal cache of it."""
+        occupied = self._occupied()
+        return {
+            "internal": {
+                "slots": occupied,
+                "indices": self._keys[occupied],
+                "births": self._births[occupied],
+                "places": self._places[occupied],
+                "free_slots": self._free_slots[: self._free_count].copy(),
+                "arrivals": self._arrivals,
+                "moment": self._moment,
+                "rows": columns_to_state(self._columns.read(occupied)),
+                **self._policy_state(occupied),
+            },
+            "external": {},
+        }
+
+    def _policy_state(self, slots: np.ndarray) -> dict[str, Any]:
+        """What a policy knows of the rows in these slots, beside the rows themselves."""
+        return {}
+
+    def set_state(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Holds what another cache of this kind held when `get_state` was called.
+
+        Raises:
+            StateError: The state is of another kind of cache, or holds more rows than fit.
+        """
+        internal = dict(state["internal"])
+        expected = self.get_state()["internal"]
+        if internal.keys() != expected.keys():
+            raise StateError(
+                f"this is no state of a {type(self).__name__}: "
+                f"expected {', '.join(sorted(expected))}; got {', '.join(sorted(internal))}"
+            )
+        slots, free = (np.asarray(internal[name], dtype=np.int64) for name in ("slots", "free_slots"))
+        used = len(slots) + len(free)
+        if self.max_size is not None and used > self.max_size:
+            raise StateError(f"the state needs room for {used} rows, this cache has room for {self.max_size}")
+        self._clear()
+        self._moment = internal["moment"]
+        if len(slots) or len(free):
+            self._fill(slots, free, internal)
+        self._restore_policy(slots, internal)
+
+    def _fill(self, slots: np.ndarray, free: np.ndarray, internal: dict[str, Any]) -> None:
+        rows = columns_from_state(internal["rows"])
+        self._used = len(slots) + len(free)
+        self._columns.begin(rows)
+        self._grow(self._used)
+        self._columns.write(slots, self._columns.fit(rows, self._occupied))
+        keys = np.asarray(internal["indices"], dtype=np.int64)
+        self._table.put(keys, slots)
+        self._keys[slots], self._births[slots], self._places[slots] = keys, internal["births"], internal["places"]
+        self._size = len(slots)
+        self._arrivals = internal["arrivals"]
+        self._free_slots[: len(free)] = free
+        self._free_count = len(free)
+
+    def _restore_policy(self, slots: np.ndarray, internal: Mapping[str, Any]) -> None:  # noqa: B027
+        """Takes back what `_policy_state` gave."""
+
+
+def longer(numbers: np.ndarray, length: int) -> np.ndarray:
+    """The numbers, and as many -1 after them as are missing."""
+    extended = np.full(length, NO_ROW, dtype=numbers.dtype)
+    extended[: len(numbers)] = numbers
+    return extended
+
+
+def _equal_rows(column: Any, value: Any) -> np.ndarray:
+    """Which rows of a column equal a value."""
+    if isinstance(column, torch.Tensor):
+        same = column == torch.as_tensor(value, device=column.device)
+        return same.reshape(len(same), -1).all(dim=1).cpu().numpy()
+    same = column == value
+    matches: np.ndarray = same.to_numpy(dtype=bool, na_value=False)
+    return matches

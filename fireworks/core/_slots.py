@@ -1,0 +1,422 @@
+"""Where a cache keeps its rows: numbered slots of preallocated columns, and the table that finds them.
+
+A slot is one row of every column. Rows are written into slots and gathered from them; nothing ever moves when another
+row comes or goes, so an operation costs what the rows it touches cost. Columns grow by doubling, up to the size of
+the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from fireworks.core import _columns
+from fireworks.core.message import Message
+from fireworks.utils.exceptions import ColumnError, LengthError
+
+# Keys up to here are found through an array (at most 32 MB), keys beyond through a dict, which takes 100 bytes per
+# stored row.
+DENSE_KEYS = 4_194_304
+_FIRST_KEYS = 1024
+_ABSENT = -1
+
+
+class IndexTable:
+    """Finds the slot of an index: one array look-up for a whole batch."""
+
+    def __init__(self) -> None:
+        self._dense = np.full(_FIRST_KEYS, _ABSENT)
+        self._sparse: dict[int, int] | None = None
+
+    def all_of(self, keys: np.ndarray) -> np.ndarray | None:
+        """The slots of these keys, or None when any of them is absent. `keys` may be anything of int64."""
+        if self._sparse is not None:
+            slots = self._look_up(keys)
+        else:
+            try:
+                slots = self._dense[keys]
+            except IndexError:
+                return None
+        if len(slots):
+            # A negative key would count from the end of the array, so the keys are checked with the slots.
+            signs = keys | slots
+            if signs[signs.argmin()] < 0:
+                return None
+        return slots
+
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        """The slot of each key, -1 where it is absent."""
+        if self._sparse is not None:
+            return self._look_up(keys)
+        try:
+            slots = self._dense[keys]
+        except IndexError:
+            slots = np.full(len(keys), _ABSENT)
+            inside = keys < len(self._dense)
+            slots[inside] = self._dense[keys[inside]]
+        slots[keys < 0] = _ABSENT
+        return slots
+
+    def known(self, keys: np.ndarray) -> np.ndarray:
+        """The slots of keys that are known to be there."""
+        return self._dense[keys] if self._sparse is None else self._look_up(keys)
+
+    def put(self, keys: np.ndarray, slots: np.ndarray) -> None:
+        """Notes where these keys are."""
+        if self._sparse is None and len(keys):
+            largest = int(keys.max())
+            if largest >= DENSE_KEYS:
+                self._to_sparse()
+            elif largest >= len(self._dense):
+                self._grow(largest + 1)
+        if self._sparse is None:
+            self._dense[keys] = slots
+        else:
+            self._sparse.update(zip(keys.tolist(), slots.tolist(), strict=True))
+
+    def drop(self, keys: np.ndarray) -> None:
+        """Forgets keys that are there."""
+        if self._sparse is None:
+            self._dense[keys] = _ABSENT
+        else:
+            for key in keys.tolist():
+                del self._sparse[key]
+
+    def _look_up(self, keys: np.ndarray) -> np.ndarray:
+        get = self._sparse.get  # type: ignore[union-attr]
+        return np.array([get(key, _ABSENT) for key in keys.tolist()], dtype=np.int64)
+
+    def _grow(self, needed: int) -> None:
+        grown = np.full(min(max(needed, 2 * len(self._dense)), DENSE_KEYS), _ABSENT)
+        grown[: len(self._dense)] = self._dense
+        self._dense = grown
+
+    def _to_sparse(self) -> None:
+        keys = np.flatnonzero(self._dense >= 0)
+        self._sparse = dict(zip(keys.tolist(), self._dense[keys].tolist(), strict=True))
+        self._dense = np.empty(0, dtype=np.int64)
+
+
+class TensorSlots:
+    """A tensor column: its values, without the graph that made them, on the device of the first rows."""
+
+    __slots__ = ("array", "name", "tensor", "width")
+
+    def __init__(self, name: str, like: torch.Tensor, rows: int) -> None:
+        self.name = name
+        self._set(torch.empty((rows, *like.shape[1:]), dtype=like.dtype, device=like.device))
+
+    def _set(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+        self.width = max(1, tensor.stride(0))
+        # The same memory as an array, where numpy has the dtype: small gathers are three times faster there.
+        self.array = tensor.numpy() if tensor.is_cpu and tensor.dtype in _columns.NUMPY_DTYPES else None
+
+    def grow(self, rows: int) -> None:
+        grown = self.tensor.new_empty((rows, *self.tensor.shape[1:]))
+        grown[: len(self.tensor)] = self.tensor
+        self._set(grown)
+
+    def suits(self, values: torch.Tensor | None) -> bool:
+        """Do these values fit as they are?"""
+        return (
+            values is not None
+            and values.shape[1:] == self.tensor.shape[1:]
+            and values.dtype == self.tensor.dtype
+            and values.device == self.tensor.device
+        )
+
+    def fit(self, values: torch.Tensor, held: Callable[[], np.ndarray]) -> torch.Tensor:
+        """The values as they can be written, the column promoted before when it has to be."""
+        if values.shape[1:] != self.tensor.shape[1:]:
+            raise LengthError(
+                f"column {self.name!r}: the cache holds rows of shape {tuple(self.tensor.shape[1:])}, "
+                f"got {tuple(values.shape[1:])}; bring the rows to one shape first"
+            )
+        if values.requires_grad:
+            values = values.detach()
+        if values.dtype != self.tensor.dtype:
+            dtype = _common_dtype(self.read(held()), values, self.name)
+            if dtype != self.tensor.dtype:
+                self._set(self.tensor.to(dtype))
+            values = values.to(dtype)
+        return values if values.is_cpu and self.tensor.is_cpu else values.to(self.tensor.device)
+
+    def write(self, slots: np.ndarray, values: torch.Tensor) -> None:
+        if self.array is not None:
+            self.array[slots] = values.numpy()
+        else:
+            self.tensor.index_copy_(0, torch.from_numpy(slots).to(self.tensor.device), values)
+
+    def read(self, slots: np.ndarray) -> torch.Tensor:
+        if self.array is not None and slots.size * self.width <= _columns._SMALL_GATHER:
+            return torch.from_numpy(self.array.take(slots, 0))
+        return torch.index_select(self.tensor, 0, torch.from_numpy(slots).to(self.tensor.device))
+
+    def release(self, slots: np.ndarray) -> None:
+        """Numbers hold nothing that would have to be let go."""
+
+
+class ArraySlots:
+    """A frame column that numpy can hold: numbers, dates, and text or objects as Python objects."""
+
+    __slots__ = ("array", "dtype", "name")
+
+    def __init__(self, name: str, like: np.ndarray, dtype: Any, rows: int) -> None:
+        self.name = name
+        self.array = np.empty(rows, dtype=like.dtype)
+        self.dtype = dtype
+
+    def grow(self, rows: int) -> None:
+        grown = np.empty(rows, dtype=self.array.dtype)
+        grown[: len(self.array)] = self.array
+        self.array = grown
+
+    def write(self, slots: np.ndarray, values: np.ndarray) -> None:
+        self.array[slots] = values
+
+    def read(self, slots: np.ndarray) -> np.ndarray:
+        return self.array.take(slots)
+
+    def release(self, slots: np.ndarray) -> None:
+        """Lets go of the objects in these slots."""
+        if self.array.dtype == _columns.OBJECT:
+            self.array[slots] = None
+
+
+class ExtensionSlots(ArraySlots):
+    """A frame column that only pandas can hold (categories, time zones, nullable integers), cell by cell as objects.
+
+    Not every pandas array can be written in place: those of Arrow copy themselves whole.
+    """
+
+    __slots__ = ()
+
+    def write(self, slots: np.ndarray, values: Any) -> None:
+        self.array[slots] = values.astype(object)
+
+    def read(self, slots: np.ndarray) -> Any:
+        return pd.array(self.array.take(slots), dtype=self.dtype)
+
+
+FrameSlots = ArraySlots  # either of the two
+
+
+class SlotColumns:
+    """All columns of a cache. Which ones, and of what kind, the first rows decide."""
+
+    def __init__(self) -> None:
+        self.capacity = 0
+        self._tensors: list[TensorSlots] = []
+        self._frame: list[FrameSlots] = []
+        self._dtypes: dict[str, Any] = {}
+        self._names: list[str] = []
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns, those of the frame first."""
+        return self._names
+
+    def suits(self, message: Message) -> bool:
+        """Do the columns, as they are, take these rows without any change?"""
+        return message.columns == self._names and all(
+            [
+                *(column.suits(message._tensors.get(column.name)) for column in self._tensors),
+                *(
+                    column.name not in message._tensors and message._array(column.name)[1] == column.dtype
+                    for column in self._frame
+                ),
+            ]
+        )
+
+    def begin(self, message: Message) -> None:
+        """Takes the columns of a message as those of the cache, with no rows; only for a cache that holds none."""
+        self._tensors = [TensorSlots(name, tensor, self.capacity) for name, tensor in message._tensors.items()]
+        self._frame = [_frame_slots(name, *message._array(name), self.capacity) for name in message._frame_names()]
+        self._set_dtypes()
+
+    def _set_dtypes(self) -> None:
+        self._dtypes = {column.name: column.dtype for column in self._frame}
+        self._names = [*self._dtypes, *(column.name for column in self._tensors)]
+
+    def fit(self, message: Message, held: Callable[[], np.ndarray]) -> list[Any]:
+        """The columns of a message as they can be written; promotes stored columns that need it, values unchanged.
+
+        Args:
+            message: The rows that come.
+            held: Gives the slots that hold rows; asked only when a dtype has to change.
+
+        Raises:
+            ColumnError: Columns are missing or extra.
+            LengthError: Rows of another shape.
+        """
+        if message.columns != self._names:
+            self._check_names(message.columns)
+        given = message._tensors
+        columns: list[Any] = []
+        for column in self._tensors:
+            values = given.get(column.name)
+            columns.append(column.fit(message._to_tensor(column.name) if values is None else values, held))
+        for place in range(len(self._frame)):
+            columns.append(self._fit_frame(place, message, held))
+        return columns
+
+    def _check_names(self, names: list[str]) -> None:
+        missing = [repr(name) for name in self._names if name not in names]
+        extra = [repr(name) for name in names if name not in self._names]
+        if missing or extra:
+            problems = ["missing " + ", ".join(missing)] * bool(missing) + ["extra " + ", ".join(extra)] * bool(extra)
+            raise ColumnError(
+                f"the rows have other columns than the cache: {'; '.join(problems)}. "
+                f"The cache holds: {', '.join(self._names)}"
+            )
+
+    def _fit_frame(self, place: int, message: Message, held: Callable[[], np.ndarray]) -> Any:
+        column = self._frame[place]
+        tensor = message._tensors.get(column.name)
+        array, dtype = message._array(column.name) if tensor is None else _columns.from_tensor(tensor)
+        if dtype is column.dtype or dtype == column.dtype:
+            return array
+        slots = held()
+        stored = column.read(slots)
+        common = _common_frame(stored, column.dtype, array, dtype)
+        if common is not column.dtype and common != column.dtype:
+            converted, common = _converted(stored, column.dtype, common)
+            promoted = _frame_slots(column.name, converted, common, self.capacity)
+            promoted.write(slots, converted)
+            self._frame[place] = promoted
+            self._set_dtypes()
+        return _converted(array, dtype, common)[0]
+
+    def grow(self, rows: int) -> None:
+        """Makes room for that many rows in all."""
+        for column in (*self._tensors, *self._frame):
+            column.grow(rows)
+        self.capacity = rows
+
+    def write(self, slots: np.ndarray, columns: list[Any]) -> None:
+        """Writes columns that were made to `fit`."""
+        for column, values in zip((*self._tensors, *self._frame), columns, strict=True):
+            column.write(slots, values)
+
+    def read(self, slots: np.ndarray) -> Message:
+        """A copy of these rows, in this order."""
+        return Message.__new__(Message)._set(
+            {column.name: column.read(slots) for column in self._tensors},
+            {column.name: column.read(slots) for column in self._frame},
+            self._dtypes,
+        )
+
+    def release(self, slots: np.ndarray) -> None:
+        """Lets go of what these slots hold."""
+        for column in self._frame:
+            column.release(slots)
+
+
+def _frame_slots(name: str, like: Any, dtype: Any, rows: int) -> FrameSlots:
+    if isinstance(like, np.ndarray):
+        return ArraySlots(name, like, dtype, rows)
+    return ExtensionSlots(name, np.empty(0, dtype=object), dtype, rows)
+
+
+def _common_dtype(stored: torch.Tensor, values: torch.Tensor, name: str) -> torch.dtype:
+    """The dtype that holds both without a change: torch's promotion, or a wider one where that would round."""
+    for dtype in (torch.promote_types(stored.dtype, values.dtype), torch.float64, torch.complex128):
+        if _survives(stored, dtype) and _survives(values, dtype):
+            return dtype
+    raise LengthError(
+        f"column {name!r}: no dtype holds the stored {stored.dtype} and the new {values.dtype} without rounding; "
+        "convert the column first"
+    )
+
+
+def _survives(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
+    if tensor.dtype == dtype or torch.promote_types(tensor.dtype, dtype) != dtype:
+        return tensor.dtype == dtype
+    if tensor.is_floating_point() or tensor.is_complex():
+        return True
+    back = tensor.to(dtype)
+    if dtype.is_floating_point or dtype.is_complex:
+        limit = 2.0**63
+        if bool((back.real if dtype.is_complex else back).abs().ge(limit).any()):
+            return False
+    return torch.equal((back.real if dtype.is_complex else back).to(tensor.dtype), tensor)
+
+
+def _common_frame(stored: Any, dtype: Any, values: Any, other: Any) -> Any:
+    """The dtype of a DataFrame column that holds both without a change: pandas' promotion, or objects."""
+    if dtype is _columns.UNKNOWN or other is _columns.UNKNOWN:
+        return _columns.UNKNOWN if _both_objects(stored, values) else _columns.OBJECT
+    common = pd.concat([pd.Series([], dtype=dtype), pd.Series([], dtype=other)]).dtype
+    if isinstance(common, np.dtype) and common.kind == "f":
+        exact = all(_exact(array, common) for array in (stored, values))
+        return common if exact else _columns.OBJECT
+    return common
+
+
+def _both_objects(*arrays: Any) -> bool:
+    return all(isinstance(array, np.ndarray) and array.dtype == _columns.OBJECT for array in arrays)
+
+
+def _exact(array: Any, dtype: np.dtype[Any]) -> bool:
+    """Do these numbers survive as this floating-point dtype?"""
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iu" or not len(array):
+        return True
+    mantissa = np.finfo(dtype).nmant + 1
+    return bool(max(abs(int(array.max())), abs(int(array.min()))) <= 2**mantissa)
+
+
+def _converted(array: Any, dtype: Any, common: Any) -> tuple[Any, Any]:
+    """A frame column in another dtype: its array, and that dtype."""
+    if common is _columns.UNKNOWN or common == _columns.OBJECT:
+        cells = list(array) if not isinstance(array, np.ndarray) else array.tolist()
+        return _columns.object_array(cells), common
+    return _columns.from_extension(_columns.to_series(array, dtype).astype(common).array)
+
+
+def columns_to_state(message: Message) -> dict[str, Any]:
+    """The columns of a message as plain values: tensors, arrays of numbers, lists of text and objects.
+
+    Columns that only pandas can hold are kept as the bytes of a saved Message.
+    """
+    state: dict[str, Any] = {"tensors": dict(message._tensors), "frame": {}, "dtypes": {}, "saved": None}
+    state["order"] = message.columns
+    extensions = []
+    for name in message._frame_names():
+        array, dtype = message._array(name)
+        if not isinstance(array, np.ndarray):
+            extensions.append(name)
+        elif array.dtype == _columns.OBJECT:
+            state["frame"][name] = array.tolist()
+            state["dtypes"][name] = {_columns.TEXT: "text", _columns.UNKNOWN: "unknown"}.get(dtype, "object")
+        else:
+            state["frame"][name] = array.view(np.int64) if array.dtype.kind in "mM" else array
+            state["dtypes"][name] = array.dtype.str
+    if extensions:
+        buffer = BytesIO()
+        message[extensions].save(buffer)
+        state["saved"] = np.frombuffer(buffer.getvalue(), dtype=np.uint8).copy()
+    return state
+
+
+def columns_from_state(state: dict[str, Any]) -> Message:
+    """The message whose columns `columns_to_state` wrote down."""
+    saved = Message() if state["saved"] is None else Message.load(BytesIO(state["saved"].tobytes()))
+    arrays: dict[str, Any] = {}
+    dtypes: dict[str, Any] = {}
+    tags = {"text": _columns.TEXT, "unknown": _columns.UNKNOWN, "object": _columns.OBJECT}
+    for name in state["order"]:
+        values = state["frame"].get(name)
+        if isinstance(values, list):
+            arrays[name], dtypes[name] = _columns.object_array(values), tags[state["dtypes"][name]]
+        elif values is not None:
+            dtypes[name] = np.dtype(state["dtypes"][name])
+            arrays[name] = values.view(dtypes[name]) if dtypes[name].kind in "mM" else values
+        elif name not in state["tensors"]:
+            arrays[name], dtypes[name] = saved._array(name)
+    return Message._from_columns(dict(state["tensors"]), arrays, dtypes)

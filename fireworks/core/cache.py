@@ -1,0 +1,355 @@
+"""MessageCache: rows of a large data set, remembered by their index in it.
+
+A cache resembles a dict from index to row that is read and written in batches: `cache[3:6] = message`, `cache[[5,
+3]]`. It never holds more than `max_size` rows, not even for a moment. The classes differ in which rows leave first:
+`LRUCache` the longest unused, `LFUCache` the least often used, `RRCache` random ones, `UnlimitedCache` none.
+
+How it is kept: rows lie in numbered slots of preallocated columns (see `_slots`) and never move. A table leads from
+index to slot, and arrays beside it hold, for each slot, its index, its place in the order of arrival and its rank. So
+a batch is one look-up and one gather, and inserting or evicting touches only the rows concerned, whatever the cache
+holds. What programs read from it as `cache`, `pointers` and `rank_dict` is put together when they ask.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from fireworks.core._message_cache import NO_ROW, MessageCache, longer
+from fireworks.core._ranking import LowestFirst
+from fireworks.core.message import Message, MessageLike
+from fireworks.utils.exceptions import CacheMissError
+from fireworks.utils.seeding import make_generator
+from fireworks.utils.utils import RowIndex, as_indices, get_indices, index_to_list, slice_to_list
+
+__all__ = [
+    "BufferedCache",
+    "LFUCache",
+    "LRUCache",
+    "MessageCache",
+    "RRCache",
+    "RankingCache",
+    "UnlimitedCache",
+    "get_indices",
+    "index_to_list",
+    "pointer_adjustment_function",
+    "slice_to_list",
+]
+
+
+class UnlimitedCache(MessageCache):
+    """Stores whatever it is given and lets nothing go by itself.
+
+    Example:
+        >>> cache = UnlimitedCache()
+        >>> cache[3:6] = {"a": [30, 40, 50]}
+        >>> cache[[5, 3]].to_dict(), 4 in cache, len(cache)
+        ({'a': [50, 30]}, True, 3)
+        >>> cache[9]
+        Traceback (most recent call last):
+        fireworks.utils.exceptions.CacheMissError: row 9 is not in the cache, which holds 3 rows
+    """
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def __setitem__(self, index: RowIndex, message: MessageLike) -> None:
+        self.insert(index, message)
+
+
+class BufferedCache(MessageCache):
+    """A cache that makes room when it is full: as much as new rows need, but at least `buffer_size` rows at a time.
+
+    A subclass says in `free(n)` which rows go. Rows that the same call overwrites stay. Of a batch that is larger
+    than the cache the last `max_size` rows are stored.
+
+    Args:
+        max_size: The largest number of rows.
+        buffer_size: How many rows to free at least when there is no room; from 0 to `max_size`.
+
+    Raises:
+        ValueError: `buffer_size` is out of range.
+    """
+
+    def __init__(self, max_size: int, buffer_size: int = 0) -> None:
+        super().__init__(max_size)
+        self._kept = 0  # rows that `free` must leave, since the same call writes them
+        self.init_buffer(buffer_size)
+
+    def init_buffer(self, buffer_size: int = 0) -> None:
+        """Sets how many rows are freed at least when there is no room."""
+        if not 0 <= buffer_size <= self._limit:
+            raise ValueError(f"buffer_size is a number of rows from 0 to max_size={self.max_size}, got {buffer_size}")
+        self.buffer_size = buffer_size
+
+    @property
+    def _limit(self) -> int:
+        if self.max_size is None:
+            raise ValueError(f"a {type(self).__name__} needs a max_size; use UnlimitedCache for no limit")
+        return self.max_size
+
+    def __setitem__(self, index: RowIndex, message: MessageLike) -> None:
+        keys, rows = self._incoming(index, message)
+        if len(keys) > self._limit:
+            keys, rows = keys[len(keys) - self._limit :], rows[len(keys) - self._limit :]
+        if len(keys):
+            self._insert(keys, rows)
+
+    def _make_room(self, count: int, kept: np.ndarray) -> None:
+        stored = len(set(kept.tolist())) if len(kept) else 0
+        missing = self._size + count - self._limit
+        if missing <= self._size - stored:
+            births = self._births[kept]
+            self._births[kept], self._kept = NO_ROW, stored
+            try:
+                self.free(min(max(missing, self.buffer_size), self._size - stored))
+            finally:
+                self._births[kept], self._kept = births, 0
+                self._ranked(kept)
+        if self._size + count > self._limit:
+            super()._make_room(count, kept)
+
+    @abstractmethod
+    def free(self, n: int) -> None:
+        """Deletes n rows."""
+
+
+class RRCache(BufferedCache):
+    """Random replacement: when there is no room, rows drawn at random go.
+
+    Args:
+        max_size: The largest number of rows.
+        buffer_size: How many rows to free at least when there is no room.
+        seed: An int or a generator; by default one is drawn from torch's global generator.
+
+    Example:
+        >>> cache = RRCache(2, seed=0)
+        >>> cache[0:2] = {"a": [1, 2]}
+        >>> cache[7] = {"a": [3]}
+        >>> len(cache), 7 in cache
+        (2, True)
+    """
+
+    def __init__(self, max_size: int, buffer_size: int = 0, seed: int | torch.Generator | None = None) -> None:
+        super().__init__(max_size, buffer_size)
+        self.generator = make_generator(seed)
+
+    def free(self, n: int) -> None:
+        """Deletes n rows drawn at random, each equally likely."""
+        stored = self._size - self._kept
+        if 4 * n >= stored or 4 * stored < self._used:
+            slots = self._occupied()
+            slots = slots[torch.randperm(len(slots), generator=self.generator)[:n].numpy()]
+        else:
+            slots = self._draw(n)
+        self._remove(slots)
+
+    def _draw(self, n: int) -> np.ndarray:
+        """Draws until n different rows have come; quick, as most slots are in use."""
+        drawn: dict[int, None] = {}
+        while len(drawn) < n:
+            slots = torch.randint(self._used, (2 * n,), generator=self.generator).numpy()
+            drawn.update(dict.fromkeys(slots[self._births[slots] >= 0].tolist()))
+        return np.array(list(drawn)[:n])
+
+    def _policy_state(self, slots: np.ndarray) -> dict[str, Any]:
+        return {"generator": self.generator.get_state()}
+
+    def _restore_policy(self, slots: np.ndarray, internal: Mapping[str, Any]) -> None:
+        self.generator.set_state(internal["generator"])
+
+
+class RankingCache(MessageCache):
+    """A cache in which every row has a rank, and rows of low rank go first; of equal rank the lower insertion.
+
+    A subclass ranks rows in the hooks, by writing to `rank_dict`, and combines this with `BufferedCache`:
+
+    Example:
+        >>> class FIFOCache(RankingCache, BufferedCache):
+        ...     '''First in, first out: all ranks stay 0, and ties leave in order of insertion.'''
+        >>> cache = FIFOCache(2)
+        >>> cache[[4, 8]] = {"a": [1, 2]}
+        >>> cache[6] = {"a": [3]}
+        >>> cache.rank_dict
+        {8: 0, 6: 0}
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.init_rank_dict()
+
+    def init_rank_dict(self) -> None:
+        """Gives every stored row the rank 0, as new rows have it."""
+        self._ranks = np.zeros(self._columns.capacity, dtype=np.int64)
+        self._lowest = LowestFirst()
+
+    @property
+    def rank_dict(self) -> RankDict:
+        """The rank of every stored index; ranks can be set."""
+        return RankDict(self)
+
+    def free(self, n: int, x: float = 0) -> None:
+        """Deletes the n rows of lowest rank.
+
+        Args:
+            n: How many.
+            x: Rows that rank below x are passed over.
+        """
+        if x > 0:
+            slots = self._in_order()
+            slots = slots[self._ranks[slots] >= x]
+            slots = slots[np.lexsort((self._births[slots], self._ranks[slots]))][:n]
+        else:
+            slots = self._lowest.take(n, self._ranks, self._births)
+        self._remove(slots)
+
+    def _set_rank(self, slot: int, rank: float) -> None:
+        if rank != int(rank) and self._ranks.dtype == np.int64:
+            self._ranks = self._ranks.astype(np.float64)
+        self._ranks[slot] = rank
+        self._ranked(np.array([slot]))
+
+    def _ranked(self, slots: np.ndarray) -> None:
+        self._lowest.lowered(slots, self._ranks, self._births)
+
+    def _grow(self, needed: int) -> None:
+        super()._grow(needed)
+        self._ranks = longer(self._ranks, self._columns.capacity)
+
+    def _begin_ranks(self, slots: np.ndarray) -> None:
+        self._ranks[slots] = 0
+
+    def _clear(self) -> None:
+        super()._clear()
+        self.init_rank_dict()
+
+    def _policy_state(self, slots: np.ndarray) -> dict[str, Any]:
+        return {"ranks": self._ranks[slots]}
+
+    def _restore_policy(self, slots: np.ndarray, internal: Mapping[str, Any]) -> None:
+        ranks = np.asarray(internal["ranks"])
+        self._ranks = self._ranks.astype(ranks.dtype)
+        self._ranks[slots] = ranks
+
+
+class RankDict(MutableMapping[int, Any]):
+    """The ranks of the rows of a cache, by index: a live view."""
+
+    def __init__(self, cache: RankingCache) -> None:
+        self._cache = cache
+
+    def _slot(self, index: int) -> int:
+        if index not in self._cache:
+            raise CacheMissError(f"row {index} is not in the cache, so it has no rank")
+        return int(self._cache._table.find(np.array([index]))[0])
+
+    def __getitem__(self, index: int) -> Any:
+        return self._cache._ranks[self._slot(index)].item()
+
+    def __setitem__(self, index: int, rank: float) -> None:
+        self._cache._set_rank(self._slot(index), rank)
+
+    def __delitem__(self, index: int) -> None:
+        """Sets the rank back to 0: every stored row has one."""
+        self[index] = 0
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._cache)
+
+    def __len__(self) -> int:
+        return len(self._cache)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
+class LRUCache(RankingCache, BufferedCache):
+    """Least recently used: when there is no room, the rows go that were not read or written for the longest time.
+
+    One read or write of a batch is one moment; rows of the same moment go in the order of their insertion.
+
+    Args:
+        max_size: The largest number of rows.
+        buffer_size: How many rows to free at least when there is no room.
+
+    Example:
+        >>> cache = LRUCache(3)
+        >>> cache[0:3] = {"a": [1, 2, 3]}
+        >>> row = cache[0]
+        >>> cache[9] = {"a": [4]}
+        >>> cache.pointers.keys()
+        dict_keys([0, 2, 9])
+    """
+
+    def __init__(self, *args: Any, buffer_size: int = 0, **kwargs: Any) -> None:
+        super().__init__(*args, buffer_size=buffer_size, **kwargs)
+
+    def update_rank(self, index: np.ndarray) -> None:
+        """Notes that stored rows are used at this moment."""
+        self._ranks[self._table.known(index)] = self._moment
+
+    def on_getitem(self, index: np.ndarray) -> None:
+        self.update_rank(index)
+
+    def on_add_new(self, index: np.ndarray, message: Message) -> None:
+        self.update_rank(index)
+
+    def on_update_existing(self, index: np.ndarray, message: Message) -> None:
+        self.update_rank(index)
+
+
+class LFUCache(RankingCache, BufferedCache):
+    """Least frequently used: when there is no room, the rows go that were read or overwritten least often.
+
+    Insertion counts nothing, every read and every overwrite counts one. Rows of equal count go in the order of their
+    insertion.
+
+    Args:
+        max_size: The largest number of rows.
+        buffer_size: How many rows to free at least when there is no room.
+
+    Example:
+        >>> cache = LFUCache(3)
+        >>> cache[0:3] = {"a": [1, 2, 3]}
+        >>> rows = cache[[0, 2]]
+        >>> cache[9] = {"a": [4]}
+        >>> cache.rank_dict
+        {0: 1, 2: 1, 9: 0}
+    """
+
+    def __init__(self, *args: Any, buffer_size: int = 0, **kwargs: Any) -> None:
+        super().__init__(*args, buffer_size=buffer_size, **kwargs)
+
+    def update_rank(self, index: np.ndarray) -> None:
+        """Counts one use of stored rows, one more for each time an index is named."""
+        np.add.at(self._ranks, self._table.known(index), 1)
+
+    def on_getitem(self, index: np.ndarray) -> None:
+        self.update_rank(index)
+
+    def on_update_existing(self, index: np.ndarray, message: Message) -> None:
+        self.update_rank(index)
+
+
+def pointer_adjustment_function(index: RowIndex) -> Callable[[int], int]:
+    """A function of one integer that tells how many of the deleted indices are not greater than it.
+
+    It is used for readjusting pointers after a deletion: when index 2 is deleted, the rows after it slide down by
+    one, and rows 0 and 1 stay.
+
+    Example:
+        >>> adjustment = pointer_adjustment_function([2, 5])
+        >>> adjustment(1), adjustment(2), adjustment(4), adjustment(9)
+        (0, 1, 1, 2)
+    """
+    deleted = np.sort(as_indices(index, owner="cache"))
+
+    def adjustment(x: int) -> int:
+        """How many of the deleted indices are at most x."""
+        return int(np.searchsorted(deleted, x, side="right"))
+
+    return adjustment
