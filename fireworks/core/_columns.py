@@ -144,8 +144,9 @@ def from_extension(array: Any) -> tuple[Array, Any]:
     dtype = array.dtype
     if isinstance(dtype, pd.StringDtype):
         return array.to_numpy(dtype=object), dtype
-    if isinstance(dtype, np.dtype):
-        return array.to_numpy(), dtype
+    if isinstance(dtype, np.dtype) or isinstance(array, pd.arrays.NumpyExtensionArray):  # whose dtype is one of pandas
+        values = array.to_numpy()
+        return values, values.dtype
     return array, dtype
 
 
