@@ -389,7 +389,8 @@ def columns_to_state(message: Message) -> dict[str, Any]:
     extensions = []
     for name in message._frame_names():
         array, dtype = message._array(name)
-        if not isinstance(array, np.ndarray):
+        other_text = isinstance(dtype, pd.StringDtype) and dtype != _columns.TEXT
+        if other_text or not isinstance(array, np.ndarray):
             extensions.append(name)
         elif array.dtype == _columns.OBJECT:
             state["frame"][name] = array.tolist()

@@ -154,7 +154,7 @@ class RRCache(BufferedCache):
         while len(drawn) < n:
             slots = torch.randint(self._used, (2 * n,), generator=self.generator).numpy()
             drawn.update(dict.fromkeys(slots[self._births[slots] >= 0].tolist()))
-        return np.array(list(drawn)[:n])
+        return np.array(list(drawn)[:n], dtype=np.int64)
 
     def _policy_state(self, slots: np.ndarray) -> dict[str, Any]:
         return {"generator": self.generator.get_state()}
