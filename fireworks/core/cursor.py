@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+import torch
 from torch.utils.data import IterableDataset
 
 from fireworks.core.message import Message, TensorMessage
@@ -40,13 +41,17 @@ class Cursor(Protocol):
 
 def is_stage(source: object) -> bool:
     """Whether the source has a state of its own, like a pipe, a junction or a model."""
+    if isinstance(source, torch.Generator):  # its methods of the same names speak of something else
+        return False
     return hasattr(type(source), "get_state") and hasattr(type(source), "set_state")
 
 
 def provides(source: object, name: str) -> bool:
     """Whether the source has an attribute (a special method: its class), other than None."""
     if name.startswith("__"):
-        return getattr(type(source), name, None) is not None
+        # Not `getattr` on the class, which would find `__call__` and `__iter__` of the metaclass.
+        found = (class_.__dict__[name] for class_ in type(source).__mro__ if name in class_.__dict__)
+        return next(found, None) is not None
     return getattr(source, name, None) is not None
 
 
@@ -193,10 +198,8 @@ class IteratorCursor:
                 f"a {type(self.source).__name__} cannot start over, and {self.position} items of it are read already; "
                 "give the pipe something that can be read again, such as a list or a Message"
             )
-        if _reset(self.source):
-            self._iterator = self.source if provides(self.source, "__next__") else None
-        else:
-            self._iterator = None if is_once_only(self.source) else iter(self.source)
+        _reset(self.source)
+        self._iterator = None
         self.position = self._skip = 0
 
     def seek(self, position: int) -> None:
@@ -206,7 +209,7 @@ class IteratorCursor:
 
     def _open(self) -> None:
         if self._iterator is None:
-            self._iterator = self.source if provides(self.source, "__next__") else iter(self.source)
+            self._iterator = iter(self.source) if provides(self.source, "__iter__") else self.source
         wanted, self._skip = self._skip, 0
         for done in range(wanted):
             try:
@@ -220,12 +223,9 @@ class IteratorCursor:
         return IteratorCursor, (self.source, self.position)
 
 
-def _reset(source: Any) -> bool:
-    """Whether the source could be, and was, reset."""
-    if not callable(getattr(source, "reset", None)):
-        return False
-    source.reset()
-    return True
+def _reset(source: Any) -> None:
+    if callable(getattr(source, "reset", None)):
+        source.reset()
 
 
 def is_once_only(source: Any) -> bool:

@@ -19,7 +19,15 @@ import torch
 from torch.utils.data import IterableDataset
 
 from fireworks.core._chain import add_context, describe, describe_chain, public_names, reporting, unknown_arguments
-from fireworks.core.cursor import Cursor, is_once_only, is_stage, length_of, open_cursor, provides
+from fireworks.core.cursor import (
+    Cursor,
+    is_once_only,
+    is_stage,
+    length_of,
+    open_cursor,
+    own_attribute,
+    provides,
+)
 from fireworks.core.message import Message
 from fireworks.core.state import (
     State,
@@ -470,7 +478,7 @@ def _nearest(source: Any, name: str) -> Any:
 
 def _has_dynamically(source: Pipe, name: str) -> bool:
     """Whether a pipe with components, such as a Model, has the attribute as one of them."""
-    components = source.__dict__.get("components")
+    components = own_attribute(source, "components")
     return components is not None and name in components
 
 
