@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ class PipeDataset(IterableDataset[Any]):
     """
 
     def __init__(self, pipe: Any) -> None:
+        ForkingPickler.register(torch.Generator, _reduce_generator)
         self.pipe = pipe
         self._seeded_in_worker = False
 
@@ -59,6 +61,20 @@ class PipeDataset(IterableDataset[Any]):
         if count is None:
             raise TypeError(f"the number of items that an epoch yields is not known: {self.pipe!r}")
         return count
+
+
+def _reduce_generator(generator: torch.Generator) -> tuple[Any, ...]:
+    """How a generator goes to a worker process.
+
+    torch would share the memory of its state, which belongs to nobody and is gone before the worker opens it.
+    """
+    return _generator_at, (generator.get_state().numpy().tobytes(),)
+
+
+def _generator_at(state: bytes) -> torch.Generator:
+    generator = torch.Generator()
+    generator.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
+    return generator
 
 
 def _reseed(pipe: Any, seed: int) -> None:

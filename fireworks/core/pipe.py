@@ -21,6 +21,7 @@ from torch.utils.data import IterableDataset
 from fireworks.core._chain import add_context, describe, describe_chain, public_names, reporting, unknown_arguments
 from fireworks.core.cursor import (
     Cursor,
+    IndexCursor,
     is_once_only,
     is_stage,
     length_of,
@@ -84,7 +85,7 @@ def implements(source: Any, name: str) -> bool:
         return True
     origin = _origin(source)
     if name in ("__next__", "__iter__"):
-        return _is_readable(origin)
+        return origin is source or _is_readable(origin)
     if name == "reset":
         return implements(origin, "reset") or (implements(source, "__iter__") and not is_once_only(origin))
     return origin is not source and implements(origin, name)
@@ -242,7 +243,8 @@ class Pipe(ABC):  # noqa: B024 - what a subclass overrides is its own choice
         if cursor is None or cursor.source is not source:
             if source is None:
                 raise AttributeError(f"{describe(self)} has no input to iterate over; give it one with input=...")
-            cursor = self.__dict__["_cursor"] = open_cursor(source)
+            # Its own `__next__` is the one that asks, so a pipe that reads from itself does so by index.
+            cursor = self.__dict__["_cursor"] = IndexCursor(self) if source is self else open_cursor(source)
         return cursor
 
     def _explained(self, error: Exception, method: str, *args: Any) -> Exception:
