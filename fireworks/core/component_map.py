@@ -72,7 +72,8 @@ class ComponentMap(MutableMapping[str, Any]):
             return self._read_link(name)
         if name in self._internal_components:
             return self._internal_components[name]
-        raise KeyError(f"no component {name!r}{did_you_mean(name, self)} Components: {', '.join(self) or '(none)'}")
+        problem = f"no component {name!r}{did_you_mean(name, self) or '.'}"
+        raise KeyError(f"{problem} Components: {', '.join(self) or '(none)'}")
 
     def __setitem__(self, name: str, value: Any) -> None:
         if not isinstance(name, str):

@@ -252,7 +252,7 @@ def missing_attribute(owner: object, name: str, components: Mapping[str, Any]) -
     text = f"{type(owner).__name__} has no attribute or component {name!r}"
     if name.startswith("_"):
         return text
-    return f"{text}{did_you_mean(name, components)} Components: {', '.join(components) or '(none)'}"
+    return f"{text}{did_you_mean(name, components) or '.'} Components: {', '.join(components) or '(none)'}"
 
 
 def check_no_arguments(owner: object, args: Sequence[Any], kwargs: Mapping[str, Any], known: Sequence[str]) -> None:
@@ -261,13 +261,11 @@ def check_no_arguments(owner: object, args: Sequence[Any], kwargs: Mapping[str, 
     Raises:
         TypeError: There are any; proposes the nearest argument of each.
     """
+    problems = [f"unknown argument {name!r}{did_you_mean(name, known).rstrip('?')}" for name in kwargs]
     if args:
-        raise TypeError(
-            f"{type(owner).__name__} takes no further positional arguments, got {', '.join(f'{a!r:.40}' for a in args)}"
-        )
-    if kwargs:
-        unknown = "".join(f" {name!r}{did_you_mean(name, known)}" for name in kwargs)
-        raise TypeError(f"{type(owner).__name__} got unknown arguments:{unknown} Arguments: {', '.join(known)}")
+        problems.append(f"{len(args)} positional arguments too many")
+    if problems:
+        raise TypeError(f"{type(owner).__name__}: {'; '.join(problems)}. It takes: {', '.join(known)}")
 
 
 def _proposal(name: str, candidates: Sequence[str]) -> str:
