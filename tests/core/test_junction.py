@@ -221,7 +221,7 @@ def test_unknown_arguments_are_refused(arguments, text):
 
 
 def test_further_positional_arguments_are_refused():
-    with pytest.raises(TypeError, match="Junction: 2 positional arguments too many. It takes: components"):
+    with pytest.raises(TypeError, match=r"Junction: 2 positional arguments too many\. It takes: components"):
         Junction(1, 2)
 
 
