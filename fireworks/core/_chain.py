@@ -122,6 +122,8 @@ def reporting(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         wrapper = _reporting_generator(name, method)
     elif name == "__getitem__":
         wrapper = _reporting_index(name, method)
+    elif name in ("__next__", "__len__"):
+        wrapper = _reporting_step(name, method)
     else:
         wrapper = _reporting_call(name, method)
     wrapped = functools.wraps(method)(wrapper)
@@ -140,12 +142,23 @@ def _reporting_index(name: str, method: Callable[..., Any]) -> Callable[..., Any
     return report
 
 
+def _reporting_step(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    def report(self: Any) -> Any:
+        try:
+            return method(self)
+        except StopIteration:
+            raise
+        except Exception as error:
+            add_context(self, error, name)
+            raise
+
+    return report
+
+
 def _reporting_call(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     def report(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             return method(self, *args, **kwargs)
-        except StopIteration:
-            raise
         except Exception as error:
             add_context(self, error, name)
             raise

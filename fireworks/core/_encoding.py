@@ -85,10 +85,13 @@ def state_from_bytes(data: bytes) -> Any:
     return _read(read)
 
 
+_DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
 def _read(read: Callable[[], Any]) -> Any:
     try:
         return read()
-    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, safetensors.SafetensorError) as error:
+    except (*_DAMAGE, safetensors.SafetensorError) as error:
         raise FormatError(f"this is no saved state of fireworks, or it is damaged: {error}") from error
 
 

@@ -105,14 +105,15 @@ def collect_state(root: object) -> dict[str, State]:
 
 
 def _own_states(root: object) -> dict[str, tuple[Any, State]]:
-    states: dict[str, tuple[Any, State]] = {}
-    for path, stage in stages(root).items():
-        parent, _, name = path.rpartition("components.")
-        holder = states.get(parent.rstrip("."))
-        if name and "." not in name and holder is not None and name in holder[1]:
-            continue
-        states[path] = (stage, stage.get_state()["internal"])
-    return states
+    states = {path: (stage, stage.get_state()["internal"]) for path, stage in stages(root).items()}
+    return {path: own for path, own in states.items() if not _is_part_of_another(path, states)}
+
+
+def _is_part_of_another(path: str, states: Mapping[str, tuple[Any, State]]) -> bool:
+    """Whether the stage at a path is a component that its holder saves as part of itself."""
+    prefix, found, name = path.rpartition("components.")
+    holder = prefix.removesuffix(".")
+    return bool(found) and holder in states and name in states[holder][1]
 
 
 def restore_state(root: object, states: Mapping[str, State]) -> None:
