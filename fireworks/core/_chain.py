@@ -181,7 +181,9 @@ def unknown_arguments(pipe: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     """The text of the error about arguments that a pipe does not take."""
     parameters = inspect.signature(type(pipe).__init__).parameters.values()
     positional_or_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    known = [item.name for item in parameters if item.kind in positional_or_keyword][1:]
+    known = list(dict.fromkeys([*(item.name for item in parameters if item.kind in positional_or_keyword), "input"]))[
+        1:
+    ]
     problems = [f"unknown argument {name!r}{did_you_mean(name, known).rstrip('?')}" for name in kwargs]
     if args:
         problems.append(f"{len(args)} positional arguments too many")

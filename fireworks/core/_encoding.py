@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -138,8 +138,9 @@ def _encode_tensor(tensor: torch.Tensor, path: str, store: Store | None) -> Any:
     elif store is not None:
         return described | {"stored": store(tensor)}
     # A float64 holds every value of the smaller floating types exactly.
-    numbers = tensor.double().tolist() if tensor.is_floating_point() else tensor.tolist()
-    return described | {"data": _map_nested(_finite, numbers)}
+    if tensor.is_floating_point():
+        return described | {"data": _numbers(tensor.double().cpu().numpy())}
+    return described | {"data": tensor.tolist()}
 
 
 def _encode_array(array: np.ndarray, path: str, store: Store | None) -> Any:
@@ -151,12 +152,14 @@ def _encode_array(array: np.ndarray, path: str, store: Store | None) -> Any:
         return described | {"data": array.astype(np.int64).tolist()}
     if kind == "c" and array.dtype.itemsize <= 16:
         parts = np.stack([array.real, array.imag], axis=-1)
-        return described | {"data": _map_nested(_finite, parts.tolist())}
+        return described | {"data": _numbers(parts)}
     if kind == "O":
         items = [_encode(item, f"{path}[{number}]", store) for number, item in enumerate(array.ravel())]
         return described | {"items": items}
-    if kind in "biuU" or (kind == "f" and array.dtype.itemsize <= 8):
-        return described | {"data": _map_nested(_finite, array.tolist())}
+    if kind == "f" and array.dtype.itemsize <= 8:
+        return described | {"data": _numbers(array)}
+    if kind in "biuU":
+        return described | {"data": array.tolist()}
     raise StateError(f"{path} is an array of {array.dtype}, which cannot be written down exactly; convert it first")
 
 
@@ -188,12 +191,11 @@ def _decode_tensor(value: Mapping[str, Any], fetch: Fetch) -> torch.Tensor:
         if stored.dtype != dtype or list(stored.shape) != shape:
             raise ValueError(f"expected a tensor {dtype} of shape {shape}, found {stored.dtype} {list(stored.shape)}")
         return stored
-    data = _map_nested(_number, value["data"])
     if dtype.is_complex:
-        parts = torch.tensor(data, dtype=torch.float64).reshape(*shape, 2)
-        return torch.view_as_complex(parts).to(dtype)
-    exact = torch.float64 if dtype.is_floating_point else dtype
-    return torch.tensor(data, dtype=exact).reshape(shape).to(dtype)
+        return torch.view_as_complex(torch.from_numpy(_floats(value["data"], (*shape, 2)))).to(dtype)
+    if dtype.is_floating_point:
+        return torch.from_numpy(_floats(value["data"], shape)).to(dtype)
+    return torch.tensor(value["data"], dtype=dtype).reshape(shape)
 
 
 def _decode_array(value: Mapping[str, Any], fetch: Fetch) -> np.ndarray:
@@ -204,26 +206,29 @@ def _decode_array(value: Mapping[str, Any], fetch: Fetch) -> np.ndarray:
         array = np.empty(len(value["items"]), dtype=object)
         array[:] = [_decode(item, fetch) for item in value["items"]] if len(array) else []
         return array.reshape(shape)
-    data = _map_nested(_number, value["data"]) if dtype.kind in "fc" else value["data"]
     if dtype.kind == "c":
-        parts = np.array(data, dtype=np.float64).reshape(*shape, 2)
-        return np.ascontiguousarray(parts).view(np.complex128)[..., 0].astype(dtype)
-    if dtype.kind in "mM":
-        return np.array(data, dtype=np.int64).astype(dtype).reshape(shape)
-    return np.array(data, dtype=dtype).reshape(shape)
+        return _floats(value["data"], (*shape, 2)).view(np.complex128)[..., 0].astype(dtype)
+    if dtype.kind == "f":
+        return _floats(value["data"], shape).astype(dtype)
+    exact = np.int64 if dtype.kind in "mM" else dtype
+    return np.array(value["data"], dtype=exact).astype(dtype).reshape(shape)
 
 
-def _map_nested(function: Callable[[Any], Any], data: Any) -> Any:
-    return [_map_nested(function, item) for item in data] if isinstance(data, list) else function(data)
+def _numbers(array: np.ndarray) -> Any:
+    """Nested lists of floats, with the names of those that JSON lacks."""
+    return array.tolist() if np.isfinite(array).all() else _named(array.tolist())
 
 
-def _finite(number: Any) -> Any:
-    return _special(number) if isinstance(number, float) and not math.isfinite(number) else number
+def _named(data: Any) -> Any:
+    if isinstance(data, list):
+        return [_named(item) for item in data]
+    return data if math.isfinite(data) else _special(data)
+
+
+def _floats(data: Any, shape: Sequence[int]) -> np.ndarray:
+    """What `_numbers` made lists of; numpy understands the names."""
+    return np.array(data, dtype=np.float64).reshape(shape)
 
 
 def _special(number: float) -> str:
     return "NaN" if math.isnan(number) else ("Infinity" if number > 0 else "-Infinity")
-
-
-def _number(value: Any) -> Any:
-    return float(value) if isinstance(value, str) else value
