@@ -78,17 +78,23 @@ def implements(source: Any, name: str) -> bool:
         return name != "__len__" or is_stage(source) or type(source).__len__(source) is not None
     method = _own(source, name)
     if method is _NOTHING:
-        return not name.startswith("_") and implements(source.input, name)
-    if method is None:
-        return False
+        return not name.startswith("_") and (_has_dynamically(source, name) or implements(source.input, name))
     if not getattr(method, "passes_on", False):
-        return True
-    origin = _origin(source)
-    if name in ("__next__", "__iter__"):
-        return origin is source or _is_readable(origin)
-    if name == "reset":
-        return implements(origin, "reset") or (implements(source, "__iter__") and not is_once_only(origin))
-    return origin is not source and implements(origin, name)
+        return method is not None
+    return _passed_on(source, name)
+
+
+def _passed_on(pipe: Pipe, name: str) -> bool:
+    """Whether there is something behind a method that the pipe passes on."""
+    if name == "__iter__":
+        return implements(pipe, "__next__")
+    origin = _origin(pipe)
+    can_iterate = origin is pipe or _is_readable(origin)
+    if name == "__next__":
+        return can_iterate
+    if name == "reset" and not (isinstance(origin, Pipe) and origin is not pipe):
+        return (can_iterate and not is_once_only(origin)) or provides(origin, "reset")
+    return origin is not pipe and implements(origin, name)
 
 
 _NOTHING = object()

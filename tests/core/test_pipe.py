@@ -105,6 +105,19 @@ class Restarting:
         return self.at
 
 
+class OnlyNext(Pipe):
+    def __next__(self):
+        return 1
+
+
+class OnlyRows(Pipe):
+    def __getitem__(self, index):
+        return [1, 2][index]
+
+    def __len__(self):
+        return 2
+
+
 class Doubled(HookedPassThroughPipe):
     def _getitem_hook(self, message):
         return message.map({"x": lambda column: column * 2})
@@ -397,6 +410,12 @@ def test_next_without_iter_begins_at_the_first_item_and_ends_for_good():
         (None, "__len__", False),
         (Letters(), "__len__", True),
         (Letters(), "__call__", False),
+        (OnlyNext(), "__iter__", True),
+        (OnlyNext(), "reset", False),
+        (Pipe(input=OnlyNext()), "reset", False),
+        (Pipe(input=Steps()), "reset", True),
+        (OnlyRows(), "reset", True),
+        (OnlyRows(), "__next__", True),
     ],
 )
 def test_implements_looks_through_pipes_that_only_pass_on(source, name, expected):
