@@ -1,0 +1,1 @@
+"""The pipes of `fireworks.toolbox.pipes`, a file per idea."""

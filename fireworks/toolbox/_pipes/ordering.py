@@ -1,0 +1,249 @@
+"""Pipes that give rows other numbers: in random order, or by a map."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from fireworks.core.cursor import is_stage
+from fireworks.core.message import Message
+from fireworks.core.pipe import Pipe, implements
+from fireworks.core.state import State, check_names, generator_state, set_generator_state
+from fireworks.toolbox._pipes.reading import Reader, require, row_reader
+from fireworks.utils.exceptions import StateError
+from fireworks.utils.seeding import make_generator
+from fireworks.utils.utils import RowIndex, as_indices, as_positions
+
+__all__ = ["IndexMapperPipe", "ShufflerPipe"]
+
+
+class _ByRow(Pipe):
+    """Iterates over its rows one by one, reading them by index."""
+
+    stateful_attributes = ("position",)
+    position = 0
+
+    def _row(self, position: int) -> Message:
+        """The row that comes at this position."""
+        raise NotImplementedError
+
+    def __next__(self) -> Message:
+        position = self.position
+        if position >= len(self):
+            raise StopIteration
+        row = self._row(position)
+        self.position = position + 1
+        return row
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """How many rows an epoch yields."""
+        return len(self)
+
+    @property
+    def _read(self) -> Reader:
+        """Reads rows of the input."""
+        known = self.__dict__.get("_reader")
+        if known is None or known[0] is not self.input:
+            known = self.__dict__["_reader"] = (self.input, row_reader(self.input))
+        reader: Reader = known[1]
+        return reader
+
+
+class ShufflerPipe(_ByRow):
+    """Gives the rows of its input in a random order, by index and by iteration: a new order each epoch.
+
+    Until the first `reset` or `iter` rows are in the order of the input. The input needs `__getitem__` and `__len__`.
+
+    Args:
+        input: A pipe, a Message, a list, a Dataset.
+        seed: An int or a generator; by default drawn from torch's global generator.
+
+    Raises:
+        TypeError: The input has no rows by index, or no length.
+
+    Example:
+        >>> shuffled = ShufflerPipe(Message({"x": list(range(5))}), seed=0)
+        >>> shuffled[:]["x"].tolist()
+        [0, 1, 2, 3, 4]
+        >>> shuffled.reset()[:]["x"].tolist() == [row["x"].item() for row in shuffled]
+        False
+        >>> sorted(shuffled[:]["x"])
+        [0, 1, 2, 3, 4]
+    """
+
+    name = "ShufflerPipe"
+
+    def __init__(self, input: Any = None, *args: Any, seed: int | torch.Generator | None = None, **kwargs: Any) -> None:
+        super().__init__(input, *args, **kwargs)
+        self.check_input()
+        self.generator = make_generator(seed)
+        self.shuffles = 0  # how many orders there were so far
+        self._order: np.ndarray | None = None
+        self._drawn_from: torch.Tensor | None = None  # the generator's state before the order; None: a given order
+
+    def check_input(self) -> None:
+        """Check inputs to see if they implement `__getitem__` and `__len__`.
+
+        Raises:
+            TypeError: They do not.
+        """
+        require(self, "__getitem__", "__len__")
+
+    def shuffle(self, order: Any = None) -> None:
+        """Puts the rows in a new random order, or in a given one.
+
+        Args:
+            order: Every row number of the input once; None for a random order.
+
+        Raises:
+            ValueError: `order` is not that.
+
+        Example:
+            >>> shuffled = ShufflerPipe(Message({"x": ["a", "b", "c"]}))
+            >>> shuffled.shuffle([2, 0, 1])
+            >>> shuffled[:]["x"].tolist()
+            ['c', 'a', 'b']
+        """
+        rows = len(self.input)
+        if order is None:
+            self._drawn_from = self.generator.get_state()
+            self._order = torch.randperm(rows, generator=self.generator).numpy()
+        else:
+            given = as_indices(order, rows).copy()
+            if len(given) != rows or (np.bincount(given, minlength=rows) != 1).any():
+                raise ValueError(
+                    f"an order has every row from 0 to {rows - 1} once; got {len(given)} rows: {order!r:.80}"
+                )
+            self._drawn_from, self._order = None, given
+        self.shuffles += 1
+
+    def reset(self) -> ShufflerPipe:
+        """Starts over, in a new order."""
+        self.position = 0
+        if is_stage(self.input) and implements(self.input, "reset"):
+            self.input.reset()
+        self.shuffle()
+        return self
+
+    def __getitem__(self, index: RowIndex) -> Message:
+        order = self._order
+        if order is None:
+            return self._read(as_positions(index, len(self.input), "pipe"))
+        return self._read(order[as_positions(index, len(order), "pipe")])
+
+    def __len__(self) -> int:
+        return len(self.input) if self._order is None else len(self._order)
+
+    def _row(self, position: int) -> Message:
+        if self._order is None:
+            return self._read(slice(position, position + 1))
+        return self._read(self._order[position : position + 1])
+
+    def get_state(self) -> State:
+        """Position, generator, and what the present order was drawn from; not the order itself, unless it was given."""
+        given = self._order is not None and self._drawn_from is None
+        return {
+            "internal": {
+                "position": self.position,
+                "shuffles": self.shuffles,
+                "generator": generator_state(self.generator),
+                "drawn_from": None if self._drawn_from is None else self._drawn_from.clone(),
+                "order": self._order.copy() if given and self._order is not None else None,
+                "rows": None if self._order is None else len(self._order),
+            },
+            "external": {},
+        }
+
+    def set_state(self, state: State) -> None:
+        """Goes on with the same order at the same position.
+
+        Raises:
+            StateError: The state is of another kind of pipe, or of an input with another number of rows.
+        """
+        internal = state["internal"]
+        check_names(internal, self.get_state()["internal"], what=type(self).__name__)
+        rows, order, drawn_from = internal["rows"], internal["order"], internal["drawn_from"]
+        if rows is not None and rows != len(self.input):
+            raise StateError(f"the state is of {rows} shuffled rows, but the input has {len(self.input)}")
+        self._drawn_from, self._order = drawn_from, None if order is None else np.asarray(order, dtype=np.int64)
+        if drawn_from is not None:
+            source = torch.Generator()
+            source.set_state(drawn_from)
+            self._order = torch.randperm(rows, generator=source).numpy()
+        self.position, self.shuffles = internal["position"], internal["shuffles"]
+        set_generator_state(self.generator, internal["generator"])
+
+
+class IndexMapperPipe(_ByRow):
+    """Gives the rows of its input other numbers: `pipe[input_indices[i]]` is `input[output_indices[i]]`.
+
+    Iteration goes through `input_indices` in their order. The input is read by index only and never reset, so several
+    pipes can share one input, as the two halves of a split do.
+
+    Args:
+        input_indices: The row numbers that this pipe has, each once.
+        output_indices: The row of the input that each stands for; as many.
+        input: A pipe, a Message, a list, a Dataset.
+
+    Raises:
+        TypeError: The input has no rows by index.
+        ValueError: The two lists differ in length, or a row number is there twice.
+
+    Example:
+        >>> pipe = IndexMapperPipe([10, 20], [2, 0], input=Message({"x": ["a", "b", "c"]}))
+        >>> pipe[10]["x"][0], pipe[[20, 10]]["x"].tolist()
+        ('c', ['a', 'c'])
+    """
+
+    name = "IndexMapperPipe"
+
+    def __init__(self, input_indices: Any, output_indices: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.check_input()
+        self.input_indices = as_indices(input_indices, owner="IndexMapperPipe")
+        self.output_indices = as_indices(output_indices, owner="IndexMapperPipe")
+        if len(self.input_indices) != len(self.output_indices):
+            raise ValueError(
+                f"expected one output index per input index, got {len(self.output_indices)} "
+                f"for {len(self.input_indices)}"
+            )
+        self._sorter = np.argsort(self.input_indices, kind="stable")
+        self._sorted = self.input_indices[self._sorter]
+        twice = self._sorted[1:][self._sorted[1:] == self._sorted[:-1]]
+        if len(twice):
+            raise ValueError(f"input index {twice[0]} is there twice; each stands for one row")
+        count = len(self._sorted)
+        self._is_range = bool((self.input_indices == np.arange(count)).all())
+
+    def check_input(self) -> None:
+        """Checks that the input implements `__getitem__`.
+
+        Raises:
+            TypeError: It does not.
+        """
+        require(self, "__getitem__")
+
+    def __getitem__(self, index: RowIndex) -> Message:
+        if self._is_range:
+            return self._read(self.output_indices[as_positions(index, len(self.output_indices), "pipe")])
+        wanted = as_indices(index, owner="pipe")
+        places = np.searchsorted(self._sorted, wanted)
+        found = places < len(self._sorted)
+        found[found] = self._sorted[places[found]] == wanted[found]
+        if not found.all():
+            raise IndexError(f"row {wanted[~found][0]} is not among the {len(self._sorted)} input indices of the pipe")
+        return self._read(self.output_indices[self._sorter[places]])
+
+    def __len__(self) -> int:
+        return len(self.output_indices)
+
+    def _row(self, position: int) -> Message:
+        return self._read(self.output_indices[position : position + 1])
+
+    def reset(self) -> IndexMapperPipe:
+        """Starts over with the first of the input indices."""
+        self.position = 0
+        return self
