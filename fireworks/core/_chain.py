@@ -16,7 +16,7 @@ from fireworks.core.message import Message, TensorMessage
 from fireworks.utils.exceptions import did_you_mean
 from fireworks.utils.utils import describe_rows
 
-__all__ = ["add_context", "describe", "describe_chain", "public_names", "reporting", "unknown_arguments"]
+__all__ = ["MissText", "add_context", "describe", "describe_chain", "reporting", "unknown_arguments"]
 
 _LONGEST_VALUE = 40
 _MOST_COLUMNS = 6
@@ -190,7 +190,28 @@ def unknown_arguments(pipe: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     return f"{type(pipe).__name__}: {'; '.join(problems)}. It takes: {', '.join(known)}"
 
 
-def public_names(stage: Any) -> set[str]:
+class MissText:
+    """The text of the error about an attribute that no stage has; made when it is read, which `hasattr` never does."""
+
+    def __init__(self, stage: Any, name: str) -> None:
+        self._stage, self._name = stage, name
+
+    def __str__(self) -> str:
+        if self._name.startswith("_"):
+            return f"{type(self._stage).__name__} has no attribute {self._name!r}"
+        near = did_you_mean(self._name, _public_names(self._stage))
+        if own_attribute(self._stage, "input") is None:
+            return f"{type(self._stage).__name__} has no attribute {self._name!r}{near}"
+        return f"no stage has an attribute {self._name!r}: {describe_chain(self._stage)}{near}"
+
+    def __repr__(self) -> str:
+        return repr(str(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return str, (str(self),)
+
+
+def _public_names(stage: Any) -> set[str]:
     """Every public name that a look-up on a stage could have found, its inputs' included."""
     names: set[str] = set()
     seen: set[int] = set()

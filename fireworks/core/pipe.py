@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
-from fireworks.core._chain import add_context, describe, describe_chain, public_names, reporting, unknown_arguments
+from fireworks.core._chain import MissText, add_context, describe, describe_chain, reporting, unknown_arguments
 from fireworks.core.cursor import (
     Cursor,
     IndexCursor,
@@ -40,7 +40,7 @@ from fireworks.core.state import (
     snapshot,
     write_state,
 )
-from fireworks.utils.exceptions import StateError, did_you_mean
+from fireworks.utils.exceptions import StateError
 
 __all__ = ["HookedPassThroughPipe", "Pipe", "implements", "recursive"]
 
@@ -74,6 +74,8 @@ def implements(source: Any, name: str) -> bool:
     if not isinstance(source, Pipe):
         if source is None or not provides(source, name):
             return False
+        if getattr(getattr(type(source), name, None), "passes_on", False):  # a junction that routes calls
+            return _is_readable(source.route) if name in ("__next__", "__iter__") else implements(source.route, name)
         # A source may say that it has no length by giving None.
         return name != "__len__" or is_stage(source) or type(source).__len__(source) is not None
     method = _own(source, name)
@@ -452,13 +454,7 @@ def _like(current: Any, value: Any) -> Any:
 
 
 def _no_attribute(pipe: Pipe, name: str) -> AttributeError:
-    if name.startswith("_") or pipe.input is None:
-        text = f"{type(pipe).__name__} has no attribute {name!r}"
-    else:
-        text = f"no stage has an attribute {name!r}: {describe_chain(pipe)}"
-    if not name.startswith("_"):
-        text += did_you_mean(name, public_names(pipe))
-    error = AttributeError(text, name=name, obj=pipe)
+    error = AttributeError(MissText(pipe, name), name=name, obj=pipe)
     error.__dict__["missed"] = name
     return error
 

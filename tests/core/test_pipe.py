@@ -469,6 +469,7 @@ def test_an_attribute_that_no_stage_has_is_reported_with_the_chain_and_a_near_na
 
     assert str(caught.value) == "no stage has an attribute 'leters': Pipe <- Letters; did you mean 'letters'?"
     assert (caught.value.name, caught.value.obj) == ("leters", chain)
+    assert pickle.loads(pickle.dumps(caught.value)).args == (str(caught.value),)
 
 
 def test_a_private_name_is_reported_for_the_pipe_alone():
