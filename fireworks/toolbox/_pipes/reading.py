@@ -79,7 +79,7 @@ def as_message(item: Any) -> Message:
 
 
 def as_row(item: Any) -> Message:
-    """One item of a sequence or Dataset as a message; a value of a dict that is no column of one row is the cell itself."""
+    """One item of a sequence or Dataset as a message; in a dict, a value that is no column of one row is a cell."""
     if not isinstance(item, Mapping) or all(
         np.ndim(value) and len(value) == 1 for value in item.values() if _sized(value)
     ):
