@@ -109,7 +109,7 @@ def assert_same_messages(actual: Any, expected: Any) -> None:
 
 def _items(given: Any) -> Any:
     single = (Message, TensorMessage, torch.Tensor, np.ndarray, pd.DataFrame, pd.Series, dict, str)
-    return given if isinstance(given, single) or not isinstance(given, Iterable) else list(iter(given))
+    return given if isinstance(given, single) or not isinstance(given, Iterable) else list(given)
 
 
 # Running and resuming
