@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -83,6 +83,9 @@ def _reseed(pipe: Any, seed: int) -> None:
     done: set[int] = set()
     for stage in stages(pipe).values():
         generator = own_attribute(stage, "generator")
+        components = own_attribute(stage, "components")
+        if generator is None and isinstance(components, Mapping):
+            generator = components.get("generator")
         drawn = int(torch.randint(2**62, (), generator=source))
         if id(generator) in done:
             continue

@@ -138,7 +138,8 @@ class Junction:
             `{'internal': {name: value}, 'external': {name: (owner, attribute)}}`. Components that are stages
             themselves (pipes, models) keep their own state and are not in it.
         """
-        return {"internal": {**self.components.saved(), **self._attribute_state()}, "external": self.components.links()}
+        internal = {**self._component_state(), **self._attribute_state()}
+        return {"internal": internal, "external": self.components.links()}
 
     def set_state(self, state: Mapping[str, Any], reset: bool = True) -> None:
         """Take back what `get_state` gave.
@@ -155,7 +156,7 @@ class Junction:
         missing = [name for name in attributes if name not in internal]
         if missing and reset:
             raise StateError(f"the state of a {type(self).__name__} lacks {', '.join(map(repr, missing))}")
-        unnamed = [name for name in self.components.saved() if name not in internal]
+        unnamed = [name for name in self._component_state() if name not in internal]
         self.components.restore({name: value for name, value in internal.items() if name not in attributes})
         self.components.update(external)
         if reset:
@@ -179,6 +180,10 @@ class Junction:
     def load_state(self, path: str | os.PathLike[str], method: str | None = None, reset: bool = True) -> None:
         """Read the internal state from a file that `save` wrote; the kind is told from the suffix unless given."""
         self.set_state({"internal": read_state(path, method)}, reset=reset)
+
+    def _component_state(self) -> State:
+        """The part of the state that components are."""
+        return self.components.saved()
 
     def _attribute_state(self) -> State:
         """The values of `stateful_attributes`; a subclass whose state is no attribute adds to it."""
