@@ -12,8 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 
 from fireworks.utils.exceptions import FormatError, StateError
@@ -57,6 +55,8 @@ def state_to_bytes(state: Any) -> bytes:
     Raises:
         StateError: The state holds something that is no plain value.
     """
+    from safetensors.torch import save  # here, because core loads it for nothing else
+
     tensors: dict[str, torch.Tensor] = {}
 
     def store(tensor: torch.Tensor) -> str:
@@ -65,7 +65,7 @@ def state_to_bytes(state: Any) -> bytes:
         return key
 
     encoded = json.dumps(_encode(state, "state", store), allow_nan=False)
-    return safetensors.torch.save(tensors, metadata={"format": _FORMAT, "state": encoded})
+    return save(tensors, metadata={"format": _FORMAT, "state": encoded})
 
 
 def state_from_bytes(data: bytes) -> Any:
@@ -74,9 +74,14 @@ def state_from_bytes(data: bytes) -> Any:
     Raises:
         FormatError: The bytes are not such a state.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
 
     def read() -> Any:
-        tensors = safetensors.torch.load(data)
+        try:
+            tensors = load(data)
+        except SafetensorError as error:
+            raise ValueError(str(error)) from error
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
         if header["format"] != _FORMAT:
             raise ValueError(f"expected the format {_FORMAT}, got {header['format']!r:.60}")
@@ -91,7 +96,7 @@ _DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError
 def _read(read: Callable[[], Any]) -> Any:
     try:
         return read()
-    except (*_DAMAGE, safetensors.SafetensorError) as error:
+    except _DAMAGE as error:
         raise FormatError(f"this is no saved state of fireworks, or it is damaged: {error}") from error
 
 
