@@ -683,7 +683,7 @@ def test_gradients_gather_in_the_columns_of_a_gradient_pipe():
     assert weight.grad.tolist() == [3, 3]
     with pytest.raises(TypeError, match="column 's' of dtype str cannot have gradients"):
         GradientPipe(source, columns=["s"])[0]
-    with pytest.raises(TypeError, match="column 'i' of dtype torch.int64 cannot have gradients"):
+    with pytest.raises(TypeError, match=r"column 'i' of dtype torch\.int64 cannot have gradients"):
         GradientPipe(Message({"i": torch.tensor([1])}), columns=["i"])[0]
 
 

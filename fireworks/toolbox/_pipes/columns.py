@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -103,11 +104,17 @@ class TensorPipe(_Changing):
 
     def _change(self, message: Message) -> Message:
         columns = _names(self.columns)
-        moves = self.cuda and torch.cuda.is_available()
-        if not moves and all(isinstance(message[name], torch.Tensor) for name in columns or message.columns):
+        moves = self.cuda and _has_gpu()
+        if not moves and message._tensors.keys() >= set(message.columns if columns is None else columns):
             return message
         converted = Message(message).to_tensors(columns)
         return converted.cuda(self.device, columns) if moves else converted
+
+
+@functools.cache
+def _has_gpu() -> bool:
+    """Whether there is a GPU; asked once, since asking costs more than a batch."""
+    return torch.cuda.is_available()
 
 
 class GradientPipe(_Changing):

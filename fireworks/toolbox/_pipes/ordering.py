@@ -11,7 +11,7 @@ from fireworks.core.cursor import is_stage
 from fireworks.core.message import Message
 from fireworks.core.pipe import Pipe, implements
 from fireworks.core.state import State, check_names, generator_state, set_generator_state
-from fireworks.toolbox._pipes.reading import Reader, require, row_reader
+from fireworks.toolbox._pipes.reading import Reader, permuted_reader, require, row_reader
 from fireworks.utils.exceptions import StateError
 from fireworks.utils.seeding import make_generator
 from fireworks.utils.utils import RowIndex, as_indices, as_positions
@@ -29,9 +29,16 @@ class _ByRow(Pipe):
         """The row that comes at this position."""
         raise NotImplementedError
 
+    def _count(self) -> int:
+        """How many rows there are."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return self._count()
+
     def __next__(self) -> Message:
         position = self.position
-        if position >= len(self):
+        if position >= self._count():
             raise StopIteration
         row = self._row(position)
         self.position = position + 1
@@ -42,12 +49,14 @@ class _ByRow(Pipe):
         """How many rows an epoch yields."""
         return len(self)
 
+    _make_reader = staticmethod(row_reader)
+
     @property
     def _read(self) -> Reader:
         """Reads rows of the input."""
         known = self.__dict__.get("_reader")
         if known is None or known[0] is not self.input:
-            known = self.__dict__["_reader"] = (self.input, row_reader(self.input))
+            known = self.__dict__["_reader"] = (self.input, self._make_reader(self.input))
         reader: Reader = known[1]
         return reader
 
@@ -75,6 +84,7 @@ class ShufflerPipe(_ByRow):
     """
 
     name = "ShufflerPipe"
+    _make_reader = staticmethod(permuted_reader)
 
     def __init__(self, input: Any = None, *args: Any, seed: int | torch.Generator | None = None, **kwargs: Any) -> None:
         super().__init__(input, *args, **kwargs)
@@ -134,13 +144,12 @@ class ShufflerPipe(_ByRow):
             return self._read(as_positions(index, len(self.input), "pipe"))
         return self._read(order[as_positions(index, len(order), "pipe")])
 
-    def __len__(self) -> int:
+    def _count(self) -> int:
         return len(self.input) if self._order is None else len(self._order)
 
     def _row(self, position: int) -> Message:
-        if self._order is None:
-            return self._read(slice(position, position + 1))
-        return self._read(self._order[position : position + 1])
+        row = position if self._order is None else self._order.item(position)
+        return self._read(slice(row, row + 1))
 
     def get_state(self) -> State:
         """Position, generator, and what the present order was drawn from; not the order itself, unless it was given."""
@@ -237,11 +246,12 @@ class IndexMapperPipe(_ByRow):
             raise IndexError(f"row {wanted[~found][0]} is not among the {len(self._sorted)} input indices of the pipe")
         return self._read(self.output_indices[self._sorter[places]])
 
-    def __len__(self) -> int:
+    def _count(self) -> int:
         return len(self.output_indices)
 
     def _row(self, position: int) -> Message:
-        return self._read(self.output_indices[position : position + 1])
+        row = self.output_indices.item(position)
+        return self._read(slice(row, row + 1))
 
     def reset(self) -> IndexMapperPipe:
         """Starts over with the first of the input indices."""
