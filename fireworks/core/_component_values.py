@@ -80,9 +80,9 @@ def restored(saved: Any, current: Any) -> Any:
         _load_module(current, saved)
         return current
     if isinstance(current, torch.Tensor):
-        array = _numeric_array(saved) if isinstance(saved, list) else saved
-        if isinstance(array, (np.ndarray, torch.Tensor)):
-            return _restored_tensor(torch.as_tensor(array), current)
+        tensor = _as_tensor(saved)
+        if isinstance(tensor, torch.Tensor):
+            return _restored_tensor(tensor, current)
     return snapshot(saved) if is_plain(saved) else saved
 
 
@@ -124,10 +124,13 @@ def _load_module(module: Any, saved: Mapping[str, Any]) -> None:
     problems = check_restorable(type(module).__name__, saved, module)
     if problems:
         raise StateError("; ".join(problems))
-    arrays = (np.ndarray, torch.Tensor)
-    module.load_state_dict(
-        {key: torch.as_tensor(value) if isinstance(value, arrays) else value for key, value in saved.items()}
-    )
+    module.load_state_dict({key: _as_tensor(value) for key, value in saved.items()})
+
+
+def _as_tensor(value: Any) -> Any:
+    """A tensor made of an array or a list of numbers; any other value as it is."""
+    array = _numeric_array(value) if isinstance(value, list) else value
+    return torch.as_tensor(array) if isinstance(array, (np.ndarray, torch.Tensor)) else value
 
 
 def _is_lazy(value: Any) -> bool:

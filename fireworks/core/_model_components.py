@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import torch
 from torch.nn import Buffer, Module, Parameter
 
-from fireworks.core._component_values import GENERATORS, as_parameter, is_plain, restored
+from fireworks.core._component_values import GENERATORS, as_parameter, is_plain
 from fireworks.core.component_map import PyTorch_Component_Map
 
 __all__ = ["ModelComponents"]
@@ -32,18 +32,12 @@ class ModelComponents(PyTorch_Component_Map):
         self._external_attribute_names = state["_external_attribute_names"]
 
     def _convert(self, name: str, value: Any) -> Any:
-        current = self._internal_components.get(name)
-        if isinstance(current, Module) and isinstance(value, Mapping):
-            self.restore({name: value})
-            return current
-        if name not in self._buffers or isinstance(value, (torch.Tensor, Module)):
-            return value if isinstance(value, torch.Tensor) and name in self._buffers else super()._convert(name, value)
-        tensor = as_parameter(value)
-        return tensor.detach().to(getattr(current, "dtype", None)) if isinstance(tensor, Parameter) else value
-
-    def _restored(self, saved: Any, current: Any) -> Any:
-        # `_convert` loads a dict into a module; here it was loaded already.
-        return restored(saved, current) if isinstance(current, Module) else super()._restored(saved, current)
+        if name not in self._buffers or isinstance(value, Module):
+            return super()._convert(name, value)
+        tensor = value if isinstance(value, torch.Tensor) else as_parameter(value)
+        if tensor is value or not isinstance(tensor, Parameter):
+            return tensor
+        return tensor.detach().to(getattr(self._buffers[name], "dtype", None))
 
     def _is_state(self, name: str, value: Any) -> bool:
         return name not in self._transient and (is_plain(value) or isinstance(value, (Module, *GENERATORS)))

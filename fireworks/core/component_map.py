@@ -180,7 +180,11 @@ class ComponentMap(MutableMapping[str, Any]):
         return restored(saved, current)
 
     def _convert(self, name: str, value: Any) -> Any:
-        """What is stored for a value; subclasses make Parameters here."""
+        """What is stored for a value: itself, but a dict for a module is loaded; subclasses make Parameters here."""
+        current = self._internal_components.get(name)
+        if isinstance(current, Module) and isinstance(value, Mapping):
+            self.restore({name: value})
+            return current
         return value
 
     def _read_link(self, name: str) -> Any:
@@ -210,6 +214,7 @@ class PyTorch_Component_Map(ComponentMap):
     """
 
     def _convert(self, name: str, value: Any) -> Any:
+        value = super()._convert(name, value)
         parameter = as_parameter(value)
         if parameter is value or not isinstance(parameter, Parameter):
             return parameter

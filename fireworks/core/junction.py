@@ -117,6 +117,8 @@ class Junction:
         given = self.components if components is None else components
         required = self.required_components
         missing = [name for name in required if name not in given]
+        if not missing and not isinstance(required, Mapping):
+            return
         strangers = [name for name in given if name not in required]
         problems = [f"{name!r}{_proposal(name, strangers)}" for name in missing]
         text = f"lacks components: {', '.join(problems)}" if missing else ""

@@ -148,6 +148,12 @@ class Model(Module, HookedPassThroughPipe, Junction, ABC):
             stays = value.persistent if isinstance(value, Buffer) else name not in self._non_persistent_buffers_set
             self.register_buffer(name, value, persistent=stays)
 
+    def _replicate_for_data_parallel(self) -> Any:
+        replica = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
+        for name in ("_plain_components", "_external_modules", "_external_attribute_names"):
+            replica.__dict__[name] = dict(self.__dict__[name])  # torch copied the model's dictionary, not those in it
+        return replica
+
     # torch refuses to register a name that is an attribute already; one that is merely found upstream is none.
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
@@ -217,6 +223,16 @@ class Model(Module, HookedPassThroughPipe, Junction, ABC):
     def disable_inference(self) -> None:
         """Pass messages on without `forward`; `update` still sees them."""
         self.__dict__["_inference_enabled"] = False
+
+    @property
+    def inference_enabled(self) -> bool:
+        """Whether messages go through `forward`."""
+        return bool(self.__dict__["_inference_enabled"])
+
+    @property
+    def updates_enabled(self) -> bool:
+        """Whether `update` sees messages."""
+        return bool(self.__dict__["_updates_enabled"])
 
     enable_evaluation = enable_inference
     disable_evaluation = disable_inference

@@ -263,6 +263,16 @@ def test_a_state_that_does_not_fit_a_module_names_all_differences_and_changes_no
     assert components["size"] == 1 and torch.equal(components["layer"].weight, before)
 
 
+def test_a_dict_for_a_module_is_loaded_into_it():
+    components = ComponentMap({"layer": torch.nn.Linear(1, 1)})
+    layer = components["layer"]
+
+    components["layer"] = {"weight": torch.tensor([[2.0]]), "bias": [3.0]}
+
+    assert components["layer"] is layer
+    assert (layer.weight.item(), layer.bias.item()) == (2.0, 3.0)
+
+
 def test_maps_can_be_copied_and_pickled_with_their_owners():
     components = ComponentMap({"size": 3, "rate": (Owner(rate=5), "rate")})
 

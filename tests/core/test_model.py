@@ -486,6 +486,34 @@ def test_a_model_can_be_part_of_a_torch_network():
     assert list(network.state_dict()) == ["0.m"]
 
 
+def test_a_model_tells_what_is_switched_on():
+    model = Model()
+    assert model.inference_enabled and model.updates_enabled
+
+    model.disable_inference()
+    model.disable_updates()
+
+    assert not model.inference_enabled and not model.updates_enabled
+
+
+def test_parameters_can_be_swapped_for_a_call_as_torch_does():
+    line = Line({"m": [1.0]})
+
+    result = torch.func.functional_call(line, {"m": torch.tensor([3.0])}, (numbers(2.0),))
+
+    assert result["y"].item() == 6.0 and line.m.item() == 1.0
+
+
+def test_a_replica_has_components_of_its_own():
+    line = Line({"m": [1.0], "size": 2})
+
+    replica = line._replicate_for_data_parallel()
+    replica.m, replica.b, replica.size = line.m * 2, line.b * 1, 3  # as torch's replicate() does
+
+    assert replica(numbers(1.0))["y"].item() == 2.0
+    assert (line.m.item(), line.size) == (1.0, 2) and len(line.components) == 4
+
+
 # Training
 
 
