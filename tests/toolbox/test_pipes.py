@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import pickle
 
 import numpy as np
 import pandas as pd
@@ -849,3 +851,64 @@ def test_a_cached_pipe_cannot_be_told_from_its_input(requests, size, kind, strea
         assert_same_messages(pipe[request], data()[request])
         assert kind == "unlimited" or len(pipe.cache) <= size
         assert_same_messages(pipe.cache.cache, data()[list(pipe.cache)]) if len(pipe.cache) else None
+
+
+# --- copies, other inputs, endless inputs ----------------------------------------------------------------------------
+
+
+def started(make):
+    pipe = iter(make())
+    next(pipe)
+    return pipe
+
+
+@pytest.mark.parametrize("name", ["tensors of batches of shuffled rows", "mapped", "batches of batches", "looped"])
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda pipe: pickle.loads(pickle.dumps(pipe))])
+def test_a_copy_goes_on_alike_and_by_itself(name, duplicate):
+    pipe = started(PIPELINES[name])
+    twin = duplicate(pipe)
+    expected = list(started(PIPELINES[name]).remaining())
+
+    assert_same_messages(list(twin.remaining()), expected)
+    assert_same_messages(list(pipe.remaining()), expected)
+
+
+def test_a_copied_cache_reads_its_own_input():
+    pipe = CachingPipe(Noisy(), cache_size=2)
+    pipe[0]
+    twin = copy.deepcopy(pipe)
+    twin[1], twin[2]
+    assert (pipe.input.reads, twin.input.reads) == (1, 3)
+
+
+def test_a_pipe_may_be_given_another_input_later():
+    pipes = [
+        ShufflerPipe(data(), seed=0),
+        CachingPipe(data()),
+        BatchingPipe(data()),
+        LoopingPipe(data()),
+        RepeaterPipe(data()),
+    ]
+    for pipe in pipes:
+        pipe[3]
+        pipe.input = Message({"n": [7, 8, 9, 10]})
+        assert numbers([pipe[3]]) == [10]
+    batches = BatchingPipe(data(), batch_size=3)
+    next(batches)
+    batches.input = Message({"n": [7, 8, 9, 10]})
+    assert numbers(batches) == [7, 8, 9, 10]
+
+
+def test_batches_of_an_endless_stream_come_without_its_end():
+    batches = BatchingPipe(CachingPipe(LoopingPipe(Stream(10**12)), cache_size=6), batch_size=4)
+    assert numbers([next(batches), next(batches), next(batches)]) == list(range(12))
+    assert batches.batches_per_epoch is None
+    assert batches.input.input.input.read == 12
+    endless = BatchingPipe(CachingPipe(Table(10**12), infinite=True), batch_size=4)
+    assert numbers([next(endless), next(endless)]) == list(range(8))
+
+
+def test_the_last_batch_of_unknown_length_is_found_with_few_questions():
+    table = Table(1001)
+    assert numbers(BatchingPipe(table, batch_size=1000)) == list(range(1001))
+    assert len(table.asked) < 25

@@ -9,7 +9,7 @@ from fireworks.core.cursor import is_stage, length_of
 from fireworks.core.message import Message, cat
 from fireworks.core.pipe import Pipe
 from fireworks.core.state import State, check_names
-from fireworks.toolbox._pipes.reading import Reader, as_message, passes_on, reads_by_index, row_reader
+from fireworks.toolbox._pipes.reading import Reader, as_message, known_length, passes_on, reads_by_index, row_reader
 
 __all__ = ["BatchingPipe", "RepeaterPipe"]
 
@@ -74,21 +74,30 @@ class BatchingPipe(Pipe):
     def _prepare(self) -> None:
         self._source = self.input
         self._read = row_reader(self.input) if reads_by_index(self.input) else None
-        self._rows = None if self._read is None else length_of(self.input)
+        self._rows = None if self._read is None else known_length(self.input)
 
     def _search_end(self, start: int, stop: int) -> Message:
-        """A batch of a source that does not know its length: one row less until they are there."""
-        while stop > start:
+        """A batch of a source that does not know its length: the longest that is there."""
+        try:
+            batch = self._read(slice(start, stop))  # type: ignore[misc]
+        except IndexError:
+            stop, batch = self._last_batch(start, stop)
+            if self.drop_last or stop == start:
+                raise StopIteration from None
+        self.position = stop
+        return batch
+
+    def _last_batch(self, start: int, beyond: int) -> tuple[int, Message]:
+        """Where the rows from `start` on end, and these rows; row `beyond - 1` is not there."""
+        stop, batch = start, Message()
+        while beyond - stop > 1:
+            middle = (stop + beyond) // 2
             try:
-                batch = self._read(slice(start, stop))  # type: ignore[misc]
+                batch = self._read(slice(start, middle))  # type: ignore[misc]
+                stop = middle
             except IndexError:
-                if self.drop_last:
-                    break
-                stop -= 1
-                continue
-            self.position = stop
-            return batch
-        raise StopIteration
+                beyond = middle
+        return stop, batch
 
     def _collect(self) -> Message:
         parts, rows = [self._collected], len(self._collected)
@@ -210,5 +219,5 @@ def rows_per_epoch(source: Any) -> int | None:
     if isinstance(source, Pipe) and source.input is not None and passes_on(source, "__next__"):
         return rows_per_epoch(source.input)
     if reads_by_index(source):
-        return length_of(source)
+        return known_length(source)
     return source.batches_per_epoch if is_stage(source) else length_of(source)

@@ -9,10 +9,10 @@ import torch
 
 from fireworks.core.cache import LFUCache, LRUCache, MessageCache, RRCache, UnlimitedCache
 from fireworks.core.message import Message
-from fireworks.core.pipe import Pipe, implements
+from fireworks.core.pipe import implements
 from fireworks.core.state import State, check_names, stages
 from fireworks.toolbox._pipes.ordering import ShufflerPipe
-from fireworks.toolbox._pipes.reading import Reader, require, row_reader
+from fireworks.toolbox._pipes.reading import ReadsByIndex, known_length, require
 from fireworks.utils.exceptions import did_you_mean
 from fireworks.utils.utils import RowIndex, as_indices
 
@@ -21,7 +21,7 @@ __all__ = ["CachingPipe"]
 _CACHES = ("LRU", "LFU", "RR", "unlimited")
 
 
-class CachingPipe(Pipe):
+class CachingPipe(ReadsByIndex):
     """Remembers rows that were read by index, so that the next time they need not be read from the input.
 
     Rows that the cache lacks are read from the input in one call. Iteration passes through; a BatchingPipe behind this
@@ -80,8 +80,8 @@ class CachingPipe(Pipe):
         self.length: int | None = None
         self.lower_bound = 0
         self.cache: MessageCache
-        self._read: Reader = row_reader(input if input is not None else self.input)
-        self._shufflers = [stage for stage in stages(self.input).values() if isinstance(stage, ShufflerPipe)]
+        self._source = self.input
+        self._shufflers = _shufflers_of(self.input)
         self._orders = self._seen_orders()
         self.init_cache()
 
@@ -120,7 +120,7 @@ class CachingPipe(Pipe):
         keys = index if type(index) is np.ndarray and index.dtype == np.int64 else self._as_indices(index)
         if not len(keys):
             return self._read(keys) if not len(self.cache) else self.cache[keys]
-        if self._shufflers and self._orders != self._seen_orders():
+        if self._source is not self.input or (self._shufflers and self._orders != self._seen_orders()):
             self._forget()
         rows = self.cache.read_through(keys, self._fetch)
         largest = keys[keys.argmax()]
@@ -147,8 +147,16 @@ class CachingPipe(Pipe):
         return [shuffler.shuffles for shuffler in self._shufflers]
 
     def _forget(self) -> None:
+        """Starts anew, as the rows have other numbers now."""
+        if self._source is not self.input:
+            self._source, self.length = self.input, None
+            self._shufflers = _shufflers_of(self.input)
         self._orders = self._seen_orders()
         del self.cache[list(self.cache)]
+
+    def known_length(self) -> int | None:
+        """The length if that can be told without reading through the input, else None."""
+        return self.length if self.length is not None or self.infinite else known_length(self.input)
 
     def __len__(self) -> int:
         if self.infinite:
@@ -213,3 +221,7 @@ class CachingPipe(Pipe):
         self.cache.set_state({"internal": own["cache"], "external": {}})
         super().set_state({"internal": internal, "external": {}})
         self.length, self.lower_bound, self._orders = own["length"], own["lower_bound"], list(own["orders"])
+
+
+def _shufflers_of(source: Any) -> list[ShufflerPipe]:
+    return [stage for stage in stages(source).values() if isinstance(stage, ShufflerPipe)]

@@ -51,6 +51,7 @@ class LoopingPipe(Pipe):
         self.check_input()
         self.length: int | None = None
         self.position = 0
+        self._source = self.input
         self._row = 0  # the next one to yield
         # The item read last, when it has several rows: the next row may be among them.
         self._held = Message()
@@ -75,6 +76,9 @@ class LoopingPipe(Pipe):
         self._held = Message()
 
     def __getitem__(self, index: RowIndex) -> Message:
+        if self._source is not self.input:
+            self._source, self.length = self.input, None
+            self._rewind()
         wanted = self._as_indices(index)
         if not len(wanted):
             return Message()
@@ -125,6 +129,10 @@ class LoopingPipe(Pipe):
 
     def __len__(self) -> int:
         return self.compute_length() if self.length is None else self.length
+
+    def known_length(self) -> int | None:
+        """The length if the end was reached before, else None."""
+        return self.length
 
     def compute_length(self) -> int:
         """Step forward as far as the inputs will allow and compute length.

@@ -9,9 +9,9 @@ import torch
 
 from fireworks.core.cursor import is_stage
 from fireworks.core.message import Message
-from fireworks.core.pipe import Pipe, implements
+from fireworks.core.pipe import implements
 from fireworks.core.state import State, check_names, generator_state, set_generator_state
-from fireworks.toolbox._pipes.reading import Reader, permuted_reader, require, row_reader
+from fireworks.toolbox._pipes.reading import ReadsByIndex, permuted_reader, require
 from fireworks.utils.exceptions import StateError
 from fireworks.utils.seeding import make_generator
 from fireworks.utils.utils import RowIndex, as_indices, as_positions
@@ -19,7 +19,7 @@ from fireworks.utils.utils import RowIndex, as_indices, as_positions
 __all__ = ["IndexMapperPipe", "ShufflerPipe"]
 
 
-class _ByRow(Pipe):
+class _ByRow(ReadsByIndex):
     """Iterates over its rows one by one, reading them by index."""
 
     stateful_attributes = ("position",)
@@ -48,17 +48,6 @@ class _ByRow(Pipe):
     def batches_per_epoch(self) -> int:
         """How many rows an epoch yields."""
         return len(self)
-
-    _make_reader = staticmethod(row_reader)
-
-    @property
-    def _read(self) -> Reader:
-        """Reads rows of the input."""
-        known = self.__dict__.get("_reader")
-        if known is None or known[0] is not self.input:
-            known = self.__dict__["_reader"] = (self.input, self._make_reader(self.input))
-        reader: Reader = known[1]
-        return reader
 
 
 class ShufflerPipe(_ByRow):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset
 
-from fireworks.core.cursor import is_stage
+from fireworks.core.cursor import is_stage, length_of
 from fireworks.core.message import Message, TensorMessage, cat
 from fireworks.core.pipe import Pipe, implements
-from fireworks.utils.utils import describe_rows
 
 Positions: TypeAlias = "slice | np.ndarray"
 Reader: TypeAlias = Callable[[Positions], Message]
@@ -36,29 +36,57 @@ def row_reader(source: Any) -> Reader:
     """A function that reads rows of a source, given as a slice or as an int64 array, in the way the source understands.
 
     Messages and pipes of ours take both as they are. Sources of users are asked with slices and lists. Sequences and
-    torch Datasets, which know single items only, are asked row by row.
+    torch Datasets, which know single items only, are asked row by row. The function can be copied and pickled with
+    the pipe that keeps it.
     """
     origin = _answering(source)
-    if type(source) is Message:
-        return source.__getitem__
     if isinstance(origin, (Message, TensorMessage)) or (isinstance(origin, Pipe) and _is_ours(origin)):
-        return lambda positions: as_message(source[positions])
+        return partial(_read_any, source)
     if hasattr(type(origin), "__getitems__") and origin is source:
-        return lambda positions: join_rows(source.__getitems__(_as_list(positions)))
+        return partial(_read_many, source)
     if isinstance(origin, (Sequence, Dataset)):
-        return lambda positions: join_rows([source[position] for position in _as_list(positions)])
-    return lambda positions: as_message(source[positions if isinstance(positions, slice) else positions.tolist()])
+        return partial(_read_each, source)
+    return partial(_read_lists, source)
 
 
 def permuted_reader(source: Any) -> Reader:
     """Like `row_reader`, for positions that are known to be rows of the source: a Message need not check them again."""
-    if type(source) is not Message:
-        return row_reader(source)
+    return partial(_read_unchecked, source) if type(source) is Message else row_reader(source)
 
-    def read(positions: Positions) -> Message:
-        return source._checked()._take(positions)
 
-    return read
+def _read_any(source: Any, positions: Positions) -> Message:
+    return as_message(source[positions])
+
+
+def _read_unchecked(source: Message, positions: Positions) -> Message:
+    return source._checked()._take(positions)
+
+
+def _read_many(source: Any, positions: Positions) -> Message:
+    return join_rows(source.__getitems__(_as_list(positions)))
+
+
+def _read_each(source: Any, positions: Positions) -> Message:
+    return join_rows([source[position] for position in _as_list(positions)])
+
+
+def _read_lists(source: Any, positions: Positions) -> Message:
+    return as_message(source[positions if isinstance(positions, slice) else positions.tolist()])
+
+
+class ReadsByIndex(Pipe):
+    """A pipe that reads rows of its input by index."""
+
+    _make_reader = staticmethod(row_reader)
+
+    @property
+    def _read(self) -> Reader:
+        """Reads rows of the input, whichever that is by now."""
+        known = self.__dict__.get("_reader")
+        if known is None or known[0] is not self.input:
+            known = self.__dict__["_reader"] = (self.input, self._make_reader(self.input))
+        reader: Reader = known[1]
+        return reader
 
 
 def _answering(source: Any) -> Any:
@@ -133,6 +161,14 @@ def is_learner(source: Any) -> bool:
     return isinstance(source, torch.nn.Module)
 
 
-def short_of(wanted: Positions, got: Message, expected: int) -> IndexError:
-    """The error for a source that gave fewer rows than asked for."""
-    return IndexError(f"asked for {describe_rows(wanted)}: expected {expected} rows, got {len(got)}")
+def known_length(source: Any) -> int | None:
+    """The number of rows of a source if that can be told without reading through it, else None."""
+    while isinstance(source, Pipe):
+        tell = getattr(type(source), "known_length", None)
+        if tell is not None:
+            length: int | None = tell(source)
+            return length
+        if not passes_on(source, "__len__") or source.input is None:
+            break
+        source = source.input
+    return length_of(source)
