@@ -138,7 +138,8 @@ class MessageCache(ABC):
             self._moment += 1
             self.on_getitem(keys)
             return self._columns.read(slots)
-        keys = as_indices(keys, owner="cache")  # a negative index is a mistake
+        if keys[keys.argmin()] < 0:
+            raise self._miss(keys)
         slots = self._table.find(keys)
         absent = slots < 0
         missing = np.array(list(dict.fromkeys(keys[absent].tolist())))
@@ -181,7 +182,7 @@ class MessageCache(ABC):
             return index
         return as_indices(index, owner="cache")
 
-    def _miss(self, keys: np.ndarray) -> CacheMissError:
+    def _miss(self, keys: np.ndarray) -> Exception:
         keys = as_indices(keys, owner="cache")  # a negative index is another mistake
         absent = keys[self._table.find(keys) < 0]
         named = f"{describe_rows(absent)} are" if len(absent) > 1 else f"row {absent[0]} is"

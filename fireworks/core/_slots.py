@@ -59,7 +59,8 @@ class IndexTable:
             slots = np.full(len(keys), _ABSENT)
             inside = keys < len(self._dense)
             slots[inside] = self._dense[keys[inside]]
-        slots[keys < 0] = _ABSENT
+        if len(keys) and keys[keys.argmin()] < 0:
+            slots[keys < 0] = _ABSENT
         return slots
 
     def known(self, keys: np.ndarray) -> np.ndarray:
@@ -69,7 +70,7 @@ class IndexTable:
     def put(self, keys: np.ndarray, slots: np.ndarray) -> None:
         """Notes where these keys are."""
         if self._sparse is None and len(keys):
-            largest = int(keys.max())
+            largest = keys.item(keys.argmax())
             if largest >= DENSE_KEYS:
                 self._to_sparse()
             elif largest >= len(self._dense):

@@ -100,13 +100,17 @@ class BufferedCache(MessageCache):
             self._insert(keys, rows)
 
     def _make_room(self, count: int, kept: np.ndarray) -> None:
-        stored = len(set(kept.tolist())) if len(kept) else 0
         missing = self._size + count - self._limit
-        if missing <= self._size - stored:
+        number = max(missing, self.buffer_size)
+        stored = len(kept)
+        if number > self._size - stored:
+            stored = len(set(kept.tolist()))  # a row may be asked for twice
+            number = min(number, self._size - stored)
+        if missing <= number:
             births = self._births[kept]
             self._births[kept], self._kept = NO_ROW, stored
             try:
-                self.free(min(max(missing, self.buffer_size), self._size - stored))
+                self.free(number)
             finally:
                 self._births[kept], self._kept = births, 0
                 self._ranked(kept)
