@@ -1,9 +1,9 @@
-"""Helpers that know nothing of messages and pipes: row indices, seeds, errors.
+"""Helpers that know nothing of messages and pipes: row indices, seeds, errors, handlers for training events.
 
 The helpers can be taken from here or from `fireworks.utils.utils`; error classes stand in `fireworks.utils.exceptions`.
 """
 
-from fireworks.utils import exceptions, seeding, utils
+from fireworks.utils import events, exceptions, seeding, utils
 from fireworks.utils.exceptions import did_you_mean
 from fireworks.utils.seeding import make_generator
 from fireworks.utils.utils import (
@@ -26,6 +26,7 @@ __all__ = [
     "complement",
     "describe_rows",
     "did_you_mean",
+    "events",
     "exceptions",
     "get_indices",
     "index_to_list",

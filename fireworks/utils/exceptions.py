@@ -68,9 +68,8 @@ class ColumnError(_PlainKeyError):
     def unknown(cls, names: Iterable[str], columns: Iterable[str]) -> ColumnError:
         """The error for names that are not among the columns, with the nearest match of each."""
         columns = list(columns)
-        missing = "; ".join(f"no column {name!r}{did_you_mean(name, columns)}".rstrip("?") for name in names)
-        ending = "?" if "did you mean" in missing else "."
-        return cls(f"{missing}{ending} Columns: {', '.join(map(str, columns)) or '(none)'}")
+        missing = " ".join(f"no column {name!r}{did_you_mean(name, columns) or '.'}" for name in names)
+        return cls(f"{missing} Columns: {', '.join(map(str, columns)) or '(none)'}")
 
 
 class CacheMissError(_PlainKeyError):

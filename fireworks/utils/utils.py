@@ -106,20 +106,20 @@ def as_indices(index: RowIndex, length: int | None = None, owner: str = "pipe") 
 def _slice_positions(index: slice, length: int, owner: str) -> slice | np.ndarray:
     start, stop, step = index.indices(length)
     if index.start is not None:
-        _check_bound(index.start, start, length, step, owner)
+        _check_bound(index.start, start, length, 0, owner)
     if index.stop is not None:
-        _check_bound(index.stop, stop, length, step, owner)
+        _check_bound(index.stop, stop, length, 1 if step > 0 else -1, owner)
     if step < 0:
         return np.arange(start, stop, step)
     return slice(start, max(start, stop), step)
 
 
-def _check_bound(given: Any, resolved: int, length: int, step: int, owner: str) -> None:
+def _check_bound(given: Any, resolved: int, length: int, past: int, owner: str) -> None:
+    """A bound that was resolved to another place was clipped; `past` is how far it lies beyond the row it names."""
     bound = operator.index(given)
     # A backward slice may name the place before the first row only as -length-1, the way slice.indices clips it.
     if bound != resolved and bound + length != resolved:
-        last_row = bound - 1 if step > 0 and bound > 0 else bound
-        raise _out_of_range(last_row, length, owner)
+        raise _out_of_range(bound - past if bound > 0 or past < 0 else bound, length, owner)
 
 
 def _one_position(index: int, length: int, owner: str) -> slice:
@@ -186,17 +186,18 @@ def describe_rows(index: RowIndex) -> str:
 
 
 def index_to_list(index: RowIndex) -> list[int]:
-    """Converts an index to a list of ints.
+    """Converts an index to a list of ints; a boolean mask to those where it is true.
 
     Example:
-        >>> index_to_list(slice(2, 5)), index_to_list(3), index_to_list((1, 4))
-        ([2, 3, 4], [3], [1, 4])
+        >>> index_to_list(slice(2, 5)), index_to_list(3), index_to_list((1, 4)), index_to_list([False, True])
+        ([2, 3, 4], [3], [1, 4], [1])
     """
     if isinstance(index, slice):
         return slice_to_list(index)
     if isinstance(index, (str, bytes)):
         raise _not_an_index(index, "message")
-    positions: list[int] = np.atleast_1d(_index_array(index, "message")).tolist()
+    array = np.atleast_1d(_index_array(index, "message"))
+    positions: list[int] = (np.flatnonzero(array) if array.dtype == np.bool_ else array).tolist()
     return positions
 
 
@@ -240,12 +241,12 @@ def get_indices(values: Iterable[Any], listlike: Sequence[Any]) -> list[int]:
         >>> get_indices(["b", "c"], ["a", "b", "c", "b"])
         [1, 2, 3]
     """
-    wanted = list(values)
+    wanted, items = (list(each.tolist() if isinstance(each, torch.Tensor) else each) for each in (values, listlike))
     try:
-        chosen: Any = set(wanted)
+        chosen = set(wanted)
+        return [position for position, item in enumerate(items) if item in chosen]
     except TypeError:  # unhashable values are compared one by one
-        chosen = wanted
-    return [position for position, item in enumerate(listlike) if item in chosen]
+        return [position for position, item in enumerate(items) if item in wanted]
 
 
 def complement(indices: RowIndex, n: int) -> list[int]:
