@@ -146,9 +146,18 @@ class HubJunction(_SourcesJunction):
     def sample_inputs(self) -> str:
         """Returns the key associated with an input source that should be stepped through next.
 
-        Called only while a source is available; `_available_inputs` has the names of those that have not ended.
+        A subclass chooses among `_available_inputs`, the names of the sources that have not ended.
+
+        Raises:
+            StopIteration: All of them have ended.
         """
-        return next(name for name in self._names() if name in self._available_inputs)
+        return self._available()[0]
+
+    def _available(self) -> list[str]:
+        names = [name for name in self._names() if name in self._available_inputs]
+        if not names:
+            raise StopIteration
+        return names
 
     def reset(self) -> HubJunction:
         """Starts all sources over."""
@@ -225,7 +234,7 @@ class RandomHubJunction(HubJunction):
 
     def sample_inputs(self) -> str:
         """Returns the key associated with an input source that should be stepped through next."""
-        names = [name for name in self._names() if name in self._available_inputs]
+        names = self._available()
         bounds = list(accumulate(self._weights.get(name, 1.0) for name in names))
         drawn = float(torch.rand((), dtype=torch.float64, generator=self.generator)) * bounds[-1]
         return names[min(bisect_right(bounds, drawn), len(names) - 1)]
@@ -298,10 +307,11 @@ class ClockworkHubJunction(HubJunction):
 
     def sample_inputs(self) -> str:
         """Loops through inputs until finding one that is available."""
+        available = self._available()
         while True:
             name = self._schedule[self._turn % len(self._schedule)]
             self._turn = (self._turn + 1) % len(self._schedule)
-            if name in self._available_inputs:
+            if name in available:
                 return name
 
     def reset(self) -> ClockworkHubJunction:

@@ -6,12 +6,14 @@ from collections import Counter
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from fireworks.core.message import Message
 from fireworks.core.model import Model
 from fireworks.core.pipe import Pipe, implements
 from fireworks.testing import check_resume
 from fireworks.toolbox.junctions import ClockworkHubJunction, HubJunction, RandomHubJunction, SwitchJunction
+from fireworks.toolbox.pipes import BatchingPipe
 from fireworks.utils.exceptions import StateError
 
 
@@ -83,6 +85,8 @@ def test_a_hub_gives_every_item_of_every_source_once_and_then_ends(make):
     assert sorted(read(hub)) == [1, 2, 3, 10, 20, 100, 200]
     with pytest.raises(StopIteration):
         next(hub)
+    with pytest.raises(StopIteration):
+        hub.sample_inputs()
 
 
 @hubs
@@ -218,6 +222,32 @@ def test_sources_are_no_part_of_the_state():
 
 def test_repr_names_the_sources_and_arguments():
     assert repr(make_clockwork()) == "ClockworkHubJunction(a, b, c, order=['c', 'a', 'b'], weights={'a': 2})"
+
+
+def test_batches_of_a_hub_or_switch_are_counted_by_rows():
+    hub = HubJunction(components={"a": BatchingPipe(rows(*range(10)), batch_size=4), "b": rows(1, 2)})
+    endless = SwitchJunction(components={"data": hub, "other": Pipe(input=Countdown(3))})
+
+    for source in (hub, endless):
+        batches = BatchingPipe(source, batch_size=5)
+        assert batches.batches_per_epoch == len(list(batches)) == 3
+    endless.switch = "other"
+    assert BatchingPipe(endless).batches_per_epoch is None
+
+
+def test_worker_processes_share_the_items_of_a_hub():
+    loader = DataLoader(Pipe(input=make_random()).as_dataset(), batch_size=None, num_workers=2)
+
+    assert len(loader) == 7
+    assert sorted(read(loader)) == [1, 2, 3, 10, 20, 100, 200]
+
+
+def test_a_subclass_chooses_in_its_own_way():
+    class LongestFirst(HubJunction):
+        def sample_inputs(self):
+            return max(self._available_inputs, key=lambda name: len(self.components[name]))
+
+    assert read(LongestFirst(components={"a": rows(1), "b": rows(2, 3)})) == [2, 3, 1]
 
 
 # The order of each

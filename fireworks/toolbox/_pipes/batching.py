@@ -10,6 +10,7 @@ from fireworks.core.message import Message, cat
 from fireworks.core.pipe import Pipe
 from fireworks.core.state import State, check_names
 from fireworks.toolbox._pipes.reading import Reader, as_message, known_length, passes_on, reads_by_index, row_reader
+from fireworks.toolbox.junctions import HubJunction, SwitchJunction
 
 __all__ = ["BatchingPipe", "RepeaterPipe"]
 
@@ -210,6 +211,11 @@ class RepeaterPipe(Pipe):
 
 def rows_per_epoch(source: Any) -> int | None:
     """How many rows come in one epoch of a source, in all its items together, or None where that is not known."""
+    if isinstance(source, SwitchJunction):
+        return rows_per_epoch(source.route)
+    if isinstance(source, HubJunction):
+        counts = [rows_per_epoch(component) for component in source.components.values()]
+        return None if None in counts else sum(count for count in counts if count is not None)
     if isinstance(source, RepeaterPipe):
         rows = rows_per_epoch(source.input)
         return None if rows is None else rows * source.repetitions
