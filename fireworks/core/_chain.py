@@ -59,7 +59,7 @@ def _describe_source(source: Any) -> str:
     if isinstance(source, (Message, TensorMessage)):
         columns = [str(column) for column in source.columns]
         shown = ", ".join(columns[:_MOST_COLUMNS]) + (", ..." if len(columns) > _MOST_COLUMNS else "")
-        return f"{name}({len(source)} rows{': ' if columns else ''}{shown})"
+        return f"{name}({len(source)} row{'' if len(source) == 1 else 's'}{': ' if columns else ''}{shown})"
     if isinstance(source, (str, int, float, bytes)):
         return _short(source)
     # Other objects may have to do work to find their length.

@@ -134,10 +134,21 @@ class StageCursor:
         self.step = source.__next__
 
     def restart(self) -> None:
-        self.source.reset()
+        class_ = type(self.source)
+        # A pipe may have its own way to start over in `__iter__` alone, and then a `reset` that knows nothing of it.
+        if _is_own(class_, "__iter__") and not _is_own(class_, "reset"):
+            iter(self.source)
+        else:
+            self.source.reset()
 
     def seek(self, position: int) -> None:
         raise StateError(f"{type(self.source).__name__} keeps its own position; it cannot be sent to item {position}")
+
+
+def _is_own(class_: type, name: str) -> bool:
+    """Whether a class defines the method, other than to pass the call on to its input."""
+    method = getattr(class_, name, None)
+    return method is not None and not getattr(method, "passes_on", False)
 
 
 class IndexCursor:

@@ -238,17 +238,18 @@ class Pipe(ABC):  # noqa: B024 - what a subclass overrides is its own choice
             if source is self:
                 self._open_cursor().seek(0)
             elif _is_readable(source):
-                self._open_cursor().restart()
+                self._open_cursor(starting=True).restart()
             elif implements(source, "reset"):
                 source.reset()
             return self
         except Exception as error:
             raise self._explained(error, "reset")  # noqa: B904
 
-    def _open_cursor(self) -> Cursor:
+    def _open_cursor(self, starting: bool = False) -> Cursor:
         cursor: Cursor | None = self.__dict__.get("_cursor")
         source = _origin(self)
-        if cursor is None or cursor.source is not source:
+        if cursor is None or (cursor.source is not source and (starting or "input" in self.__dict__)):
+            # An `input` that is a property may give another object each time; then one serves until the next start.
             if source is None:
                 raise AttributeError(f"{describe(self)} has no input to iterate over; give it one with input=...")
             # Its own `__next__` is the one that asks, so a pipe that reads from itself does so by index.
@@ -356,7 +357,8 @@ class Pipe(ABC):  # noqa: B024 - what a subclass overrides is its own choice
         if isinstance(generator, (torch.Generator, np.random.Generator)):
             internal["generator"] = generator_state(generator)
         cursor = self.__dict__.get("_cursor")
-        if cursor is not None and cursor.position and cursor.source is _origin(self):
+        is_current = cursor is not None and (cursor.source is _origin(self) or "input" not in self.__dict__)
+        if is_current and cursor.position:
             internal["input_position"] = cursor.position
         return {"internal": internal, "external": {}}
 

@@ -362,6 +362,38 @@ def test_nested_loops_of_two_pipes_over_one_message_do_not_disturb_each_other():
     assert next(message)["x"].item() == 1
 
 
+def test_a_stage_that_starts_over_in_iter_alone_is_started_by_it():
+    class Again(Pipe):
+        def __iter__(self):
+            self.number = 0
+            return self
+
+        def __next__(self):
+            if self.number == 2:
+                raise StopIteration
+            self.number += 1
+            return self.number
+
+    chain = Pipe(input=Pipe(input=Again()))
+
+    assert list(chain) == list(chain) == [1, 2]
+
+
+def test_an_input_that_is_a_property_may_give_another_object_each_time():
+    class Computed(Pipe):
+        @property
+        def input(self):
+            return [1, 2, 3]
+
+        def __init__(self):
+            self.made = True
+
+    pipe = Computed()
+
+    assert list(pipe) == list(pipe) == [1, 2, 3] and len(pipe) == 3
+    check_resume(Computed, fresh_process=False)
+
+
 def test_another_input_is_read_from_its_start():
     pipe = Pipe(input=[1, 2])
     next(pipe)
