@@ -53,6 +53,7 @@ class IndexTable:
         """The slot of each key, -1 where it is absent."""
         if self._sparse is not None:
             return self._look_up(keys)
+        slots: np.ndarray
         try:
             slots = self._dense[keys]
         except IndexError:
@@ -65,7 +66,10 @@ class IndexTable:
 
     def known(self, keys: np.ndarray) -> np.ndarray:
         """The slots of keys that are known to be there."""
-        return self._dense[keys] if self._sparse is None else self._look_up(keys)
+        if self._sparse is not None:
+            return self._look_up(keys)
+        slots: np.ndarray = self._dense[keys]
+        return slots
 
     def put(self, keys: np.ndarray, slots: np.ndarray) -> None:
         """Notes where these keys are."""
@@ -294,15 +298,18 @@ class SlotColumns:
             self._set_dtypes()
         return _converted(array, dtype, common)[0]
 
+    def _all(self) -> list[TensorSlots | FrameSlots]:
+        return [*self._tensors, *self._frame]
+
     def grow(self, rows: int) -> None:
         """Makes room for that many rows in all."""
-        for column in (*self._tensors, *self._frame):
+        for column in self._all():
             column.grow(rows)
         self.capacity = rows
 
     def write(self, slots: np.ndarray, columns: list[Any]) -> None:
         """Writes columns that were made to `fit`."""
-        for column, values in zip((*self._tensors, *self._frame), columns, strict=True):
+        for column, values in zip(self._all(), columns, strict=True):
             column.write(slots, values)
 
     def read(self, slots: np.ndarray) -> Message:

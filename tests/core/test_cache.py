@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from fireworks.core import _slots
+from fireworks.core import _ranking, _slots
 from fireworks.core.cache import (
     BufferedCache,
     LFUCache,
@@ -713,6 +713,79 @@ def test_pointers_slide_down_by_the_number_of_deleted_indices_up_to_them():
 def test_the_index_helpers_of_the_manual_are_here_too():
     assert index_to_list(slice(1, 4)) == slice_to_list(slice(1, 4)) == [1, 2, 3]
     assert get_indices([2], [1, 2, 2]) == [1, 2]
+
+
+# --- the queue of lowest ranks ---------------------------------------------------------------------------------------
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), size=st.integers(1, 40), share=st.sampled_from([2, 4, 10]))
+def test_the_lowest_rows_are_found_whatever_rises_falls_comes_and_goes(data, size, share):
+    with pytest.MonkeyPatch.context() as patch:  # so that a part of these few rows is sorted at a time
+        patch.setattr(_ranking, "_CHUNK", 2)
+        patch.setattr(_ranking, "_SHARE", share)
+        queue = _ranking.LowestFirst()
+        ranks, births = np.zeros(size, dtype=np.int64), np.full(size, -1)
+        born = 0
+        for _ in range(data.draw(st.integers(1, 25))):
+            action = data.draw(st.sampled_from(["add", "add", "raise", "raise", "set", "take", "take", "remove"]))
+            stored, free = np.flatnonzero(births >= 0), np.flatnonzero(births < 0)
+            chosen = free if action == "add" else stored
+            if action != "take" and len(chosen):
+                picked = data.draw(st.lists(st.sampled_from(chosen.tolist()), min_size=1, max_size=8, unique=True))
+                slots = np.array(picked)
+                if action == "add":
+                    births[slots] = np.arange(born, born + len(slots))
+                    born += len(slots)
+                if action in ("add", "set"):
+                    ranks[slots] = data.draw(st.integers(-3, 6))
+                    queue.lowered(slots, ranks, births)
+                elif action == "raise":
+                    ranks[slots] += data.draw(st.integers(1, 3))
+                else:
+                    births[slots] = -1
+            elif action == "take":
+                count = data.draw(st.integers(0, 8))
+                expected = sorted(stored, key=lambda slot: (ranks[slot], births[slot]))[:count]
+                assert queue.take(count, ranks, births).tolist() == expected
+                assert (births[expected] < 0).all()
+
+
+@pytest.mark.parametrize("kind", [LRUCache, LFUCache])
+@pytest.mark.parametrize("size", [400, 4000])
+def test_all_rows_are_looked_at_a_few_times_only_while_as_many_are_replaced(kind, size, monkeypatch):
+    looks = []
+    look = _ranking.LowestFirst._look_again
+    monkeypatch.setattr(_ranking.LowestFirst, "_look_again", lambda *given: looks.append(1) or look(*given))
+    cache = kind(size)
+    cache[0:size] = {"a": np.zeros(size)}
+    for first in range(size, 3 * size, 4):
+        cache[first : first + 4] = {"a": np.zeros(4)}
+        cache[[first, first + 2]]
+    assert 1 <= len(looks) <= 12
+
+
+@pytest.mark.parametrize("kind", [LRUCache, LFUCache])
+def test_in_a_large_cache_the_same_rows_go_as_in_a_search_from_end_to_end(kind):
+    generator = np.random.default_rng(0)
+    cache = kind(300)
+    rank, birth = {}, {}
+    for moment in range(1, 1501):
+        asked = np.minimum(generator.zipf(1.3, size=12) + generator.integers(0, 3), 2000)
+        cache.read_through(asked, lambda indices: {"a": indices})
+        distinct = dict.fromkeys(asked.tolist())
+        for i in asked.tolist():
+            if i in birth:
+                rank[i] = moment if kind is LRUCache else rank[i] + 1
+        new = [i for i in distinct if i not in birth]
+        gone = sorted(set(birth) - set(distinct), key=lambda i: (rank[i], birth[i]))
+        for i in gone[: max(0, len(birth) + len(new) - 300)]:
+            del rank[i], birth[i]
+        for i in new:
+            rank[i], birth[i] = moment * (kind is LRUCache), len(birth) + moment * 1000
+        assert set(cache) == set(birth)
+    assert len(cache) == 300
+    assert dict(cache.rank_dict) == rank
 
 
 # --- a brute-force model beside each cache ---------------------------------------------------------------------------

@@ -94,7 +94,7 @@ class TensorPipe(_Changing):
         *args: Any,
         columns: str | Iterable[str] | None = None,
         cuda: bool = True,
-        device: int | str | torch.device = 0,
+        device: int | torch.device = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(input, *args, **kwargs)
