@@ -357,8 +357,9 @@ class Pipe(ABC):  # noqa: B024 - what a subclass overrides is its own choice
         if isinstance(generator, (torch.Generator, np.random.Generator)):
             internal["generator"] = generator_state(generator)
         cursor = self.__dict__.get("_cursor")
-        is_current = cursor is not None and (cursor.source is _origin(self) or "input" not in self.__dict__)
-        if is_current and cursor.position:
+        # The position in an input that was replaced since is of no use.
+        is_stale = cursor is not None and cursor.source is not _origin(self) and "input" in self.__dict__
+        if cursor is not None and cursor.position and not is_stale:
             internal["input_position"] = cursor.position
         return {"internal": internal, "external": {}}
 
