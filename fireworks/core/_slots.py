@@ -58,7 +58,7 @@ class IndexTable:
             slots = self._dense[keys]
         except IndexError:
             slots = np.full(len(keys), _ABSENT)
-            inside = keys < len(self._dense)
+            inside = (keys >= 0) & (keys < len(self._dense))
             slots[inside] = self._dense[keys[inside]]
         if len(keys) and keys[keys.argmin()] < 0:
             slots[keys < 0] = _ABSENT
