@@ -186,17 +186,17 @@ class Normalizer(Model):
             means[name], variances[name] = mean, variance
         self.count, self.mean, self.variance = total, means, variances
 
-    def forward(self, message: Message) -> Message:  # type: ignore[override]
-        """The message with its columns scaled; other columns are as they were."""
+    def forward(self, batch: Message) -> Message:  # type: ignore[override]
+        """The batch with its columns scaled; other columns are as they were."""
         means, variances = self._statistics("mean"), self._statistics("variance")
         if not means:
             raise ValueError("Normalizer has seen no rows yet; call fit(), or iterate with updates enabled first")
-        scaled = Message(message)
-        for name in self._scaled_columns(message):
-            values = _as_double(message, name)
+        scaled = Message(batch)
+        for name in self._scaled_columns(batch):
+            values = _as_double(batch, name)
             mean, variance = means[name].to(values.device), variances[name].to(values.device)
             result = (values - mean) / (variance + self._epsilon).sqrt()
-            column = message[name]
+            column = batch[name]
             scaled[name] = result.numpy() if isinstance(column, pd.Series) else result.to(_floating(column.dtype))
         return scaled
 
