@@ -1,0 +1,41 @@
+"""Ready-made pieces, built from the five nouns of core: pipes, junctions, and preprocessing."""
+
+from fireworks.toolbox import junctions, pipes, preprocessing
+from fireworks.toolbox.junctions import ClockworkHubJunction, HubJunction, RandomHubJunction, SwitchJunction
+from fireworks.toolbox.pipes import (
+    BatchingPipe,
+    CachingPipe,
+    FunctionPipe,
+    GradientPipe,
+    IndexMapperPipe,
+    LabelerPipe,
+    LoopingPipe,
+    RepeaterPipe,
+    ShufflerPipe,
+    TensorPipe,
+    Title2LabelPipe,
+)
+from fireworks.toolbox.preprocessing import Normalizer, train_test_split
+
+__all__ = [
+    "BatchingPipe",
+    "CachingPipe",
+    "ClockworkHubJunction",
+    "FunctionPipe",
+    "GradientPipe",
+    "HubJunction",
+    "IndexMapperPipe",
+    "LabelerPipe",
+    "LoopingPipe",
+    "Normalizer",
+    "RandomHubJunction",
+    "RepeaterPipe",
+    "ShufflerPipe",
+    "SwitchJunction",
+    "TensorPipe",
+    "Title2LabelPipe",
+    "junctions",
+    "pipes",
+    "preprocessing",
+    "train_test_split",
+]
