@@ -1,0 +1,60 @@
+"""A progress bar for an ignite engine: one bar for a whole run, in a terminal or a notebook."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from ignite.engine import Engine, Events
+
+__all__ = ["progress_bar"]
+
+_SECONDS_BETWEEN = 0.1
+_FORMAT = "{desc} {percentage:3.0f}%|{bar:30}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+
+
+def somebody_watches() -> bool:
+    """Whether a bar would be seen: the error stream is a terminal, or this is a notebook."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return sys.stderr.isatty() or type(shell).__name__ == "ZMQInteractiveShell"
+
+
+def progress_bar(engine: Engine, read_loss: Callable[[], float | None]) -> ExitStack:
+    """Shows how far the engine is while the context lasts.
+
+    Args:
+        engine: What runs.
+        read_loss: Gives the latest loss; called a few times a second, not at each step.
+    """
+    from tqdm.auto import tqdm  # looks for a notebook and its widgets when it is imported
+
+    bar: Any = tqdm(unit=" steps", bar_format=_FORMAT, leave=True)
+    last_shown, steps_done = time.monotonic(), 0
+
+    def show() -> None:
+        state = engine.state
+        if state.epoch_length:
+            bar.total = state.epoch_length * (state.max_epochs or 1)
+        bar.set_description_str(f"epoch {state.epoch}/{state.max_epochs}", refresh=False)
+        loss = read_loss()
+        if loss is not None:
+            bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)
+        bar.n = steps_done
+        bar.refresh()
+
+    def show_sometimes() -> None:
+        nonlocal last_shown, steps_done
+        steps_done, now = engine.state.iteration, time.monotonic()
+        if now - last_shown >= _SECONDS_BETWEEN:
+            last_shown = now
+            show()
+
+    handles = ExitStack()
+    handles.callback(bar.close)
+    handles.callback(show)
+    handles.enter_context(engine.add_event_handler(Events.ITERATION_COMPLETED, show_sometimes))
+    return handles
