@@ -1,7 +1,7 @@
 """fireworks: data pipelines for PyTorch, from tables, databases and files to batches, models and results.
 
-`import fireworks` loads core and toolbox, so it stays light. Extensions need libraries of their own: import them by path
-(`from fireworks.extensions import training`) or take their names from here, which imports them at first use.
+`import fireworks` loads core and toolbox, so it stays light. Extensions need libraries of their own: import them by
+path (`from fireworks.extensions import training`) or take their names from here, which imports them at first use.
 """
 
 from importlib import import_module
