@@ -16,7 +16,16 @@ from torch.utils.data import IterableDataset
 from fireworks.core.message import Message, TensorMessage
 from fireworks.utils.exceptions import StateError
 
-__all__ = ["Cursor", "is_once_only", "is_stage", "length_of", "open_cursor", "own_attribute", "provides"]
+__all__ = [
+    "Cursor",
+    "is_once_only",
+    "is_stage",
+    "items_per_epoch",
+    "length_of",
+    "open_cursor",
+    "own_attribute",
+    "provides",
+]
 
 
 class Cursor(Protocol):
@@ -76,6 +85,12 @@ def length_of(source: Any) -> int | None:
         return len(source)
     except (TypeError, NotImplementedError):  # a `__len__` that gives None is a TypeError
         return None
+
+
+def items_per_epoch(source: Any) -> int | None:
+    """How many items one pass over a source yields, or None when it is not known: batches of a stage, else rows."""
+    count: int | None = getattr(source, "batches_per_epoch", None) if is_stage(source) else length_of(source)
+    return count
 
 
 def open_cursor(source: Any) -> Cursor:

@@ -24,6 +24,7 @@ from fireworks.core.cursor import (
     IndexCursor,
     is_once_only,
     is_stage,
+    items_per_epoch,
     length_of,
     open_cursor,
     own_attribute,
@@ -291,10 +292,7 @@ class Pipe(ABC):  # noqa: B024 - what a subclass overrides is its own choice
         if not (getattr(class_.__next__, "passes_on", False) and getattr(class_.__iter__, "passes_on", False)):
             return None
         source = _origin(self)
-        if source is not self and is_stage(source):
-            count: int | None = getattr(source, "batches_per_epoch", None)
-            return count
-        return length_of(source)
+        return length_of(source) if source is self else items_per_epoch(source)
 
     def as_dataset(self) -> IterableDataset[Any]:
         """The pipe as what DataLoader, ignite or Lightning take: an IterableDataset of the items that the pipe yields.

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 
 from fireworks.core.component_map import split_state
-from fireworks.core.cursor import Cursor, is_stage, length_of, open_cursor
+from fireworks.core.cursor import Cursor, items_per_epoch, open_cursor
 from fireworks.core.junction import Junction
 from fireworks.core.pipe import implements
 from fireworks.core.state import State, check_names, generator_state, set_generator_state
@@ -179,7 +179,7 @@ class HubJunction(_SourcesJunction):
     @property
     def batches_per_epoch(self) -> int | None:
         """How many items all sources together yield, or None where that is not known."""
-        counts = [_items_per_epoch(source) for source in self.components.values()]
+        counts = [items_per_epoch(source) for source in self.components.values()]
         return None if None in counts else sum(count for count in counts if count is not None)
 
     def _attribute_state(self) -> State:
@@ -426,7 +426,7 @@ class SwitchJunction(_SourcesJunction):
     @property
     def batches_per_epoch(self) -> int | None:
         """How many items the chosen component yields, or None where that is not known."""
-        return _items_per_epoch(self.route)
+        return items_per_epoch(self.route)
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -447,11 +447,6 @@ class SwitchJunction(_SourcesJunction):
             self._check_known([switch])
         self._switch = switch
         super()._set_attribute_state(state)
-
-
-def _items_per_epoch(source: Any) -> int | None:
-    count: int | None = getattr(source, "batches_per_epoch", None) if is_stage(source) else length_of(source)
-    return count
 
 
 def _weights_by_name(hub: Junction, weights: Any, names: Sequence[str]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from fireworks.core.cache import LFUCache, LRUCache, RRCache, UnlimitedCache
+from fireworks.core.junction import Junction
 from fireworks.core.message import Message
 from fireworks.core.pipe import HookedPassThroughPipe, Pipe
 from fireworks.testing import assert_same_messages, check_resume
@@ -221,7 +222,7 @@ def test_index_mappers_share_an_input_and_never_reset_it():
     looping = LoopingPipe(stream)
     half = IndexMapperPipe(range(3), [4, 5, 6], input=looping)
     assert numbers(half) == [4, 5, 6]
-    assert stream.resets == 0
+    assert stream.resets == 1  # the looping pipe starts it once
 
 
 def test_an_index_mapper_checks_its_lists_and_its_input():
@@ -408,8 +409,16 @@ def test_a_looping_pipe_gives_rows_by_index_in_the_order_asked_for():
     assert loopy.position == 6
     assert stream.read == 6
     assert numbers([loopy[7:10], loopy[2]]) == [7, 8, 9, 2]
-    assert stream.resets == 1
+    assert stream.resets == 2  # at the start, and to go back to row 2
     assert loopy.length is None
+
+
+def test_a_looping_pipe_starts_at_the_first_row_wherever_its_input_stands():
+    source = ShufflerPipe(Message({"x": list(range(6))}), seed=0)
+    rows = list(source)
+    next(source.reset())
+
+    assert len(LoopingPipe(source)) == len(rows)
 
 
 def test_a_looping_pipe_learns_its_length_at_the_end():
@@ -448,6 +457,18 @@ def test_reading_by_index_does_not_disturb_iteration():
         loopy[1]
     assert seen == list(range(6))
     assert numbers(loopy) == list(range(6))
+
+
+def test_batches_per_epoch_is_unknown_where_the_input_does_not_say_it():
+    class Endless(Junction):
+        def __next__(self):
+            return Message({"x": [1]})
+
+        def reset(self):
+            return self
+
+    assert RepeaterPipe(Endless(components={}), repetitions=2).batches_per_epoch is None
+    assert BatchingPipe(Endless(components={}), batch_size=2).batches_per_epoch is None
 
 
 def test_items_of_several_rows_can_be_looped_over_row_by_row():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fireworks.core._slots import columns_from_state, columns_to_state
-from fireworks.core.cursor import is_stage, length_of
+from fireworks.core.cursor import items_per_epoch
 from fireworks.core.message import Message, cat
 from fireworks.core.pipe import Pipe
 from fireworks.core.state import State, check_names
@@ -205,7 +205,7 @@ class RepeaterPipe(Pipe):
     @property
     def batches_per_epoch(self) -> int | None:
         """How many items an epoch yields: those of the input, times the repetitions."""
-        items = self.input.batches_per_epoch if is_stage(self.input) else length_of(self.input)
+        items = items_per_epoch(self.input)
         return None if items is None else items * self.repetitions
 
 
@@ -226,4 +226,4 @@ def rows_per_epoch(source: Any) -> int | None:
         return rows_per_epoch(source.input)
     if reads_by_index(source):
         return known_length(source)
-    return source.batches_per_epoch if is_stage(source) else length_of(source)
+    return items_per_epoch(source)

@@ -51,7 +51,7 @@ class LoopingPipe(Pipe):
         self.check_input()
         self.length: int | None = None
         self.position = 0
-        self._source = self.input
+        self._source: Any = None  # the input that position and length speak of
         self._row = 0  # the next one to yield
         # The item read last, when it has several rows: the next row may be among them.
         self._held = Message()
@@ -75,10 +75,14 @@ class LoopingPipe(Pipe):
         self.position = 0
         self._held = Message()
 
-    def __getitem__(self, index: RowIndex) -> Message:
+    def _start_on_input(self) -> None:
+        """Begins with an input at its start, wherever others have left it."""
         if self._source is not self.input:
             self._source, self.length = self.input, None
             self._rewind()
+
+    def __getitem__(self, index: RowIndex) -> Message:
+        self._start_on_input()
         wanted = self._as_indices(index)
         if not len(wanted):
             return Message()
@@ -141,6 +145,7 @@ class LoopingPipe(Pipe):
 
         Note: If the inputs are infinite, then this will go on forever.
         """
+        self._start_on_input()
         while self.length is None:
             try:
                 self._step()
@@ -188,5 +193,6 @@ class LoopingPipe(Pipe):
         own = {name: internal.pop(name) for name in _OWN_STATE if name in internal}
         check_names(own, dict.fromkeys(_OWN_STATE), what=type(self).__name__)
         super().set_state({"internal": internal, "external": {}})
+        self._source = self.input
         self.position, self.length, self._row = own["position"], own["length"], own["row"]
         self._held = columns_from_state(own["held"])
