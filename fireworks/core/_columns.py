@@ -11,7 +11,8 @@ objects, or `UNKNOWN` for an object array that nobody has looked into yet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -31,9 +32,17 @@ OBJECT = np.dtype(object)
 # At most this many elements are gathered by numpy.take; beyond, torch.index_select wins by its threads. Measured.
 _SMALL_GATHER = 32_768
 NUMPY_DTYPES = frozenset(
-    {torch.float32, torch.float64, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
-    | {torch.float16}
+    {torch.float32, torch.float64, torch.float16, torch.int64, torch.int32, torch.int16, torch.int8, torch.bool}
+    | {torch.uint8, torch.uint16, torch.uint32, torch.uint64}
 )
+# torch cannot gather, write rows of or promote these; rows are moved as those of a type of the same size.
+_STAND_INS = {
+    torch.uint16: torch.int16,
+    torch.uint32: torch.int32,
+    torch.uint64: torch.int64,
+    torch.complex32: torch.int32,
+    torch.float8_e8m0fnu: torch.uint8,
+}
 
 
 class Column:
@@ -66,14 +75,22 @@ def _gather(tensor: torch.Tensor, positions: Any) -> torch.Tensor:
         and positions.size * max(1, tensor.stride(0)) <= _SMALL_GATHER
     ):
         return torch.from_numpy(tensor.numpy().take(positions, 0))
-    return torch.index_select(tensor, 0, torch.from_numpy(positions).to(tensor.device))
+    rows = torch.from_numpy(positions).to(tensor.device)
+    if tensor.dtype in _STAND_INS:
+        return torch.index_select(movable(tensor), 0, rows).view(tensor.dtype)
+    return torch.index_select(tensor, 0, rows)
+
+
+def movable(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in a type whose rows torch can gather and write: itself, or a view of its memory."""
+    return tensor.view(_STAND_INS[tensor.dtype]) if tensor.dtype in _STAND_INS else tensor
 
 
 def take_arrays(arrays: Mapping[str, Array], rows: Positions) -> dict[str, Array]:
     """These rows of every frame column: views for a slice, copies for positions."""
     if type(rows) is slice:
         return {name: array[rows] for name, array in arrays.items()}
-    return {name: array.take(rows) for name, array in arrays.items()}  # type: ignore[arg-type]
+    return {name: array.take(rows) for name, array in arrays.items()}
 
 
 def is_scalar(value: Any) -> bool:
@@ -92,7 +109,7 @@ def repeat_scalar(value: Any, length: int) -> Any:
     if isinstance(value, np.ndarray):
         value = value[()]
     if isinstance(value, str):
-        return pd.array([value], dtype=TEXT).take(np.zeros(length, dtype=np.int64))
+        return pd.Series([value], dtype=TEXT).array.take(np.zeros(length, dtype=np.int64))
     return pd.Series([value]).array.take(np.zeros(length, dtype=np.int64))
 
 
@@ -105,10 +122,11 @@ def from_values(values: Any, name: str) -> tuple[Array, Any]:
     if isinstance(values, np.ndarray):
         return _from_ndarray(values, name)
     if isinstance(values, (pd.Series, pd.Index)):
-        return from_extension(values.array)
+        return from_extension(values.array, copy=True)
     if isinstance(values, ExtensionArray):
-        return from_extension(values)
-    if isinstance(values, Mapping) or not isinstance(values, Iterable):
+        return from_extension(values, copy=True)
+    is_table = isinstance(values, (Mapping, Set)) or hasattr(values, "columns")  # iterates over names, or in no order
+    if is_table or not isinstance(values, Iterable):
         raise TypeError(f"column {name!r}: expected a tensor, an array or a list, got {type(values).__name__}")
     values = list(values)
     if values and isinstance(values[0], (list, tuple, np.ndarray, torch.Tensor, dict)):
@@ -117,15 +135,17 @@ def from_values(values: Any, name: str) -> tuple[Array, Any]:
 
 
 def _from_ndarray(values: np.ndarray, name: str) -> tuple[Array, Any]:
+    if isinstance(values, np.ma.MaskedArray):
+        return from_extension(pd.Series(values).array)
     if values.ndim > 1:
-        return object_array(list(values.copy())), OBJECT
+        return object_array(list(np.array(values))), OBJECT
     if values.ndim == 0:
         raise TypeError(f"column {name!r}: expected an array with one entry per row, got a 0-dimensional one")
     kind = values.dtype.kind
     if kind in "biufc" and values.dtype.isnative:
-        return values.copy(), values.dtype
+        return np.array(values), values.dtype
     if kind == "O":
-        return values.copy(), UNKNOWN
+        return np.array(values), UNKNOWN
     if kind == "V":
         raise TypeError(f"column {name!r}: a structured array is several columns; give each field by its name")
     return from_extension(pd.Series(values.astype(object) if kind in "US" else values).array)
@@ -139,22 +159,25 @@ def object_array(cells: Sequence[Any]) -> np.ndarray:
     return array
 
 
-def from_extension(array: Any) -> tuple[Array, Any]:
-    """A frame column from the array behind a Series, shared where that is safe (pandas copies on write)."""
+def from_extension(array: Any, copy: bool = False) -> tuple[Array, Any]:
+    """A frame column from the array behind a Series; copied when anybody else may write to it later.
+
+    pandas copies on write only for Series and DataFrames that it knows of, and an array of ours is none.
+    """
     dtype = array.dtype
     if isinstance(dtype, pd.StringDtype):
-        return array.to_numpy(dtype=object), dtype
+        return array.to_numpy(dtype=object, copy=copy), dtype
     if isinstance(dtype, np.dtype) or isinstance(array, pd.arrays.NumpyExtensionArray):  # whose dtype is one of pandas
-        values = array.to_numpy()
+        values = array.to_numpy(copy=copy)
         return values, values.dtype
-    return array, dtype
+    return (array.copy() if copy else array), dtype
 
 
 def from_frame(frame: pd.DataFrame) -> tuple[dict[str, Array], dict[str, Any]]:
-    """All columns of a DataFrame: arrays and dtypes by name."""
+    """Copies of all columns of a DataFrame: arrays and dtypes by name."""
     arrays, dtypes = {}, {}
     for position, name in enumerate(frame.columns):
-        arrays[name], dtypes[name] = from_extension(frame.iloc[:, position].array)
+        arrays[name], dtypes[name] = from_extension(frame.iloc[:, position].array, copy=True)
     return arrays, dtypes
 
 
@@ -248,9 +271,10 @@ def from_tensor(tensor: torch.Tensor) -> tuple[Array, Any]:
     tensor = tensor.detach().cpu()
     if tensor.ndim > 1:
         return object_array(tensor.tolist()), OBJECT
-    if tensor.dtype not in NUMPY_DTYPES and not tensor.is_complex():
-        tensor = tensor.to(torch.float32 if tensor.is_floating_point() else torch.int64)
-    array = tensor.resolve_conj().numpy().copy()
+    if tensor.dtype not in NUMPY_DTYPES:
+        complex_dtype = torch.complex128 if tensor.dtype is torch.complex128 else torch.complex64
+        tensor = tensor.to(complex_dtype if tensor.is_complex() else torch.float32)
+    array = tensor.resolve_conj().resolve_neg().numpy().copy()
     return array, array.dtype
 
 
@@ -259,7 +283,11 @@ def join_tensors(tensors: Sequence[torch.Tensor], name: str) -> torch.Tensor:
     shapes = {tuple(tensor.shape[1:]) for tensor in tensors}
     if len(shapes) > 1:
         raise LengthError(f"column {name!r} has rows of different shapes: {_some(shapes)}")
-    return torch.cat(list(tensors))
+    try:
+        return torch.cat(list(tensors))
+    except RuntimeError as error:
+        found = _some({f"{tensor.dtype} on {tensor.device}" for tensor in tensors})
+        raise TypeError(f"column {name!r}: torch cannot join {found}; convert or move one of them first") from error
 
 
 def join_arrays(columns: Sequence[tuple[Array, Any]]) -> tuple[Array, Any]:
@@ -277,6 +305,10 @@ def same_tensor(a: torch.Tensor, b: torch.Tensor) -> bool:
     if a.shape != b.shape:
         return False
     a, b = a.detach(), b.detach().to(a.device)
+    if a.dtype in _STAND_INS or b.dtype in _STAND_INS or (a.dtype != b.dtype and _is_small(a, b)):
+        # numpy compares what torch does not, unsigned with signed integers exactly
+        left, right = from_tensor(a.flatten())[0], from_tensor(b.flatten())[0]
+        return same_array((left, left.dtype), (right, right.dtype))
     if a.dtype != b.dtype:
         dtype = torch.promote_types(a.dtype, b.dtype)
         a, b = a.to(dtype), b.to(dtype)
@@ -284,7 +316,14 @@ def same_tensor(a: torch.Tensor, b: torch.Tensor) -> bool:
         return True
     if not (a.is_floating_point() or a.is_complex()):
         return False
+    if _is_small(a):
+        a, b = a.float(), b.float()
     return bool(((a == b) | (a.isnan() & b.isnan())).all())
+
+
+def _is_small(*tensors: torch.Tensor) -> bool:
+    """Is any of them an 8-bit float? torch promotes these with no other type."""
+    return any(tensor.is_floating_point() and tensor.element_size() == 1 for tensor in tensors)
 
 
 def same_array(a: tuple[Array, Any], b: tuple[Array, Any]) -> bool:
@@ -298,7 +337,7 @@ def same_array(a: tuple[Array, Any], b: tuple[Array, Any]) -> bool:
         if left.dtype == right.dtype and left.dtype != OBJECT:
             return np.array_equal(left, right, equal_nan=True)
     elif isinstance(left, ExtensionArray) and isinstance(right, ExtensionArray) and left.dtype == right.dtype:
-        return bool(left.equals(right))
+        return bool(pd.Series(left).equals(pd.Series(right)))
     return all(same_cell(x, y) for x, y in zip(_cells(left), _cells(right), strict=True))
 
 
@@ -312,6 +351,10 @@ def same_cell(a: Any, b: Any) -> bool:
     """Are two cells equal? Tensors, arrays, lists and dicts by what they hold; missing values equal each other."""
     if a is b:
         return True
+    if type(a) is str and type(b) is str:
+        return a == b
+    if isinstance(a, (pd.DataFrame, pd.Series)) or isinstance(b, (pd.DataFrame, pd.Series)):
+        return type(a) is type(b) and bool(a.equals(b))
     if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
         return isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and same_tensor(a, b)
     if isinstance(a, (list, tuple, np.ndarray)) and isinstance(b, (list, tuple, np.ndarray)):
@@ -335,7 +378,7 @@ def _cell_bytes(cell: Any) -> int:
     if isinstance(cell, (torch.Tensor, np.ndarray)):
         return int(cell.nbytes)
     if isinstance(cell, (list, tuple)):
-        return cell.__sizeof__() + sum(_cell_bytes(item) for item in cell)
+        return sys.getsizeof(cell) + sum(_cell_bytes(item) for item in cell)
     if isinstance(cell, Mapping):
-        return cell.__sizeof__() + sum(_cell_bytes(key) + _cell_bytes(item) for key, item in cell.items())
-    return int(cell.__sizeof__())
+        return sys.getsizeof(cell) + sum(_cell_bytes(key) + _cell_bytes(item) for key, item in cell.items())
+    return sys.getsizeof(cell)

@@ -55,11 +55,11 @@ def html(message: Message | TensorMessage, name: str) -> str:
     )
 
 
-def type_of(message: Message, column: str) -> str:
-    """`tensor float32 (64,)` with the shape of a row and the device if it is not the CPU; a frame column by its dtype."""
+def type_of(message: Message | TensorMessage, column: str) -> str:
+    """`tensor float32 (64,)` with the shape of a row, and the device if that is no CPU; a frame column by its dtype."""
     tensor = message._tensors.get(column)
     if tensor is None:
-        return str(message[: _MAX_ROWS if len(message) > _MAX_ROWS else None]._column(column).dtype)
+        return str(message[: min(len(message), _MAX_ROWS)][column].dtype)
     shape = f" {tuple(tensor.shape[1:])}" if tensor.ndim > 1 else ""
     device = "" if tensor.is_cpu else f" on {tensor.device}"
     return f"tensor {str(tensor.dtype).removeprefix('torch.')}{shape}{device}"
@@ -68,7 +68,10 @@ def type_of(message: Message, column: str) -> str:
 def _cells(first: Message | TensorMessage, column: str) -> list[Any]:
     tensor = first._tensors.get(column)
     if tensor is None:
-        return list(first[column])
+        try:
+            return list(first[column])
+        except (NotImplementedError, ValueError):  # dates that no object of Python can hold
+            return list(first[column].astype(str))
     return [cell.tolist() if cell.numel() <= 8 else _Elided(cell) for cell in tensor.detach()]
 
 

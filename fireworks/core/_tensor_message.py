@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, KeysView, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,9 @@ class Rows:
     """What Message and TensorMessage do alike: iteration by rows, columns as attributes, columns by name."""
 
     __slots__ = ()
+
+    _tensors: dict[str, torch.Tensor]
+    _position: int  # of next()
 
     def __len__(self) -> int:
         raise NotImplementedError(f"{type(self).__name__} does not say how many rows it has")
@@ -47,6 +50,24 @@ class Rows:
         while position < len(self):
             yield self[position]
             position += 1
+
+    # As a source: next() and reset(), beside independent for loops
+
+    def __next__(self) -> Any:
+        position = getattr(self, "_position", 0)
+        if position >= len(self):
+            raise StopIteration
+        self._position = position + 1  # type: ignore[misc]
+        return self[position]
+
+    def reset(self) -> Self:
+        """Lets `next` begin again at the first row; returns the message."""
+        self._position = 0  # type: ignore[misc]
+        return self
+
+    def __getitems__(self, indices: Sequence[int]) -> Any:
+        """A whole batch in one call: what a DataLoader asks of a map-style dataset."""
+        return self[indices]
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_") and name in self.columns:
@@ -102,14 +123,13 @@ class TensorMessage(Rows):
         (3, torch.int64, torch.Size([2, 2]))
     """
 
-    __slots__ = ("__weakref__", "_owner", "_tensors")
+    __slots__ = ("__weakref__", "_owner", "_position", "_tensors")
 
     _tensors: dict[str, torch.Tensor]
     _owner: Message | None  # the message whose half this is
 
     def __init__(self, message_dict: Any = None, map_dict: Mapping[str, Any] | None = None) -> None:
-        given = message_dict._tensors if isinstance(message_dict, Rows) else message_dict
-        columns = {**(given or {}), **(map_dict or {})}
+        columns = {**_given_columns(message_dict), **_given_columns(map_dict)}
         check_names(columns)
         tensors = {name: _as_tensor(values, name) for name, values in columns.items()}
         scalars = {name for name, values in columns.items() if _columns.is_scalar(values)}
@@ -154,6 +174,8 @@ class TensorMessage(Rows):
             return self._tensors[self._known(index)[0]]
         if names_columns(index):
             return TensorMessage._of({name: self._tensors[name] for name in self._known(index)})
+        if self._owner is not None:
+            self._owner.check_length()
         rows = as_positions(index, len(self), "tensor message")
         return TensorMessage._of(_columns.take_tensors(self._tensors, rows))
 
@@ -176,7 +198,7 @@ class TensorMessage(Rows):
 
     def __delitem__(self, index: Any) -> None:
         if names_columns(index):
-            for name in self._known(index):
+            for name in dict.fromkeys(self._known(index)):
                 del self._tensors[name]
         else:
             others = np.array(complement(index, len(self)), dtype=np.int64)
@@ -200,13 +222,13 @@ class TensorMessage(Rows):
         Raises:
             ColumnError: `other` lacks a column of this one.
         """
-        other = TensorMessage(other)
+        new = TensorMessage(other)
         if not self._tensors:
-            return other
-        other._known(self.columns)
+            return new
+        new._known(self.columns)
         return TensorMessage._of(
             {
-                name: _columns.join_tensors([tensor, other._tensors[name]], name)
+                name: _columns.join_tensors([tensor, new._tensors[name]], name)
                 for name, tensor in self._tensors.items()
             }
         )
@@ -222,6 +244,42 @@ class TensorMessage(Rows):
     def permute(self, index: RowIndex) -> TensorMessage:
         """The rows in the order of the index, which may repeat and leave out rows."""
         return self._of(_columns.take_tensors(self._tensors, as_positions(index, len(self), "tensor message")))
+
+    def map(self, mapping: Callable[[Any], Any] | Mapping[str, Callable[[Any], Any]]) -> TensorMessage:
+        """Applies functions to whole columns, as `Message.map` does; the results become tensors."""
+        mapped: TensorMessage = self._message().map(mapping).tensors(self.columns)
+        return mapped
+
+    def tensors(self, keys: str | Iterable[str] | None = None) -> TensorMessage:
+        """Itself, or the columns `keys` alone."""
+        return self if keys is None else TensorMessage._of({name: self._tensors[name] for name in self._known(keys)})
+
+    def to_tensors(self, keys: str | Iterable[str] | None = None) -> TensorMessage:
+        """Itself: all of its columns are tensors."""
+        self._known(keys)
+        return self
+
+    def dataframe(self, keys: str | Iterable[str] | None = None) -> pd.DataFrame:
+        """The columns `keys` (default: all) as a DataFrame, as `Message.dataframe` gives them."""
+        return self._message().dataframe(self._known(keys))
+
+    def to_dataframe(self, keys: str | Iterable[str] | None = None) -> Message:
+        """A Message in which the columns `keys` (default: all) are in the frame half."""
+        return self._message().to_dataframe(keys)
+
+    def check_length(self) -> int:
+        """Checks that all columns have equally many rows, and returns that number."""
+        return one_length({name: len(tensor) for name, tensor in self._tensors.items()})
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the tensors hold."""
+        return sum(tensor.nbytes for tensor in self._tensors.values())
+
+    def _message(self) -> Message:
+        from fireworks.core.message import Message  # which needs this module first
+
+        return Message(self)
 
     def cuda(self, device: int | torch.device = 0, keys: str | Iterable[str] | None = None) -> TensorMessage:
         """Moves tensors to a GPU, in place, and returns the message; `keys` limits it to these."""
@@ -256,6 +314,20 @@ def _unpickle_tensors(packed: dict[str, Any]) -> TensorMessage:
     return TensorMessage._of(_formats.unpack_tensors(packed))
 
 
+def _given_columns(given: Any) -> Mapping[str, Any]:
+    """What a TensorMessage can be made of, as names to values."""
+    if given is None:
+        return {}
+    if isinstance(given, Rows):
+        return given._tensors
+    if isinstance(given, pd.DataFrame):
+        check_names(given.columns)
+        return {str(name): column for name, column in given.items()}
+    if isinstance(given, Mapping):
+        return given
+    raise TypeError(f"a TensorMessage is made of a dict of columns or a message, got {type(given).__name__}")
+
+
 def _as_tensor(values: Any, name: str) -> torch.Tensor:
     """A column as a tensor of one dimension or more; a scalar as one row."""
     if isinstance(values, torch.Tensor):
@@ -265,7 +337,11 @@ def _as_tensor(values: Any, name: str) -> torch.Tensor:
 
 def copy_tensors(tensors: Mapping[str, torch.Tensor], memo: dict[int, Any]) -> dict[str, torch.Tensor]:
     """Tensors with memory of their own; Parameters stay Parameters."""
-    return {name: copy.deepcopy(t, memo) if t.is_leaf else t.clone() for name, t in tensors.items()}
+    return {
+        # copy.deepcopy of a slice would copy all of the memory that it is a slice of
+        name: copy.deepcopy(tensor, memo) if tensor.requires_grad and tensor.is_leaf else tensor.clone()
+        for name, tensor in tensors.items()
+    }
 
 
 def fit_rows(tensors: Mapping[str, torch.Tensor], new: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -278,22 +354,37 @@ def fit_rows(tensors: Mapping[str, torch.Tensor], new: Mapping[str, torch.Tensor
     return {name: _fit(rows, tensors[name], name) for name, rows in new.items()}
 
 
-def write_rows(tensors: Mapping[str, torch.Tensor], positions: np.ndarray, rows: Mapping[str, torch.Tensor]) -> None:
+def write_rows(tensors: dict[str, torch.Tensor], positions: np.ndarray, rows: Mapping[str, torch.Tensor]) -> None:
     """Writes what `fit_rows` checked, in place."""
     for name, values in rows.items():
-        tensors[name][torch.from_numpy(positions).to(values.device)] = values
+        if any(step == 0 and size > 1 for step, size in zip(tensors[name].stride(), tensors[name].shape, strict=True)):
+            tensors[name] = tensors[name].clone()  # an expanded tensor: its rows are one and the same memory
+        _columns.movable(tensors[name])[torch.from_numpy(positions).to(values.device)] = _columns.movable(values)
 
 
 def _fit(given: torch.Tensor, target: torch.Tensor, name: str) -> torch.Tensor:
     if given.shape[1:] != target.shape[1:]:
         expected, got = tuple(target.shape[1:]), tuple(given.shape[1:])
         raise LengthError(f"column {name!r} has rows of shape {expected}, got rows of shape {got}")
-    if target.requires_grad and target.is_leaf:
-        raise ValueError(f"column {name!r} requires a gradient; assign the whole column instead of its rows")
-    fitted = given.to(target.dtype)
-    if not target.is_floating_point() or given.is_complex():
-        changed = (fitted.to(given.dtype) != given).flatten()
-        if changed.any():
-            value = given.flatten()[changed][0].item()
-            raise TypeError(f"{value} does not fit into column {name!r} of {target.dtype}; convert the column first")
-    return fitted.to(target.device)
+    # torch writes into no leaf of a graph, nor into a slice of one
+    origin = target._base if target._is_view() and target._base is not None else target
+    if torch.is_grad_enabled() and origin.is_leaf and origin.requires_grad:
+        raise ValueError(
+            f"column {name!r} requires a gradient; assign the whole column instead of its rows, or use torch.no_grad()"
+        )
+    if given.dtype != target.dtype and (not target.is_floating_point() or given.is_complex()):
+        _check_fit(given.detach(), target.dtype, name)
+    if given.is_complex() and not target.is_complex():
+        given = given.real
+    fitted = given.to(target.device, target.dtype)
+    same_memory = fitted.untyped_storage().data_ptr() == target.untyped_storage().data_ptr()
+    return fitted.clone() if same_memory else fitted
+
+
+def _check_fit(given: torch.Tensor, dtype: torch.dtype, name: str) -> None:
+    """Does every value survive the conversion?"""
+    real = given.real if given.is_complex() and not dtype.is_complex else given
+    changed = (real.to(dtype).to(given.dtype) != given).flatten()
+    if changed.any():
+        value = given.flatten()[changed][0].item()
+        raise TypeError(f"{value} does not fit into column {name!r} of {dtype}; convert the column first")

@@ -81,7 +81,6 @@ class Message(Rows):
     _series: dict[str, pd.Series]  # Series made of the arrays, of which copies are handed out
     _frame: pd.DataFrame | None  # the truth for the frame half, once there is one
     _shared: bool  # a half was handed out: it may have been changed since
-    _position: int  # of next()
 
     def __init__(
         self,
@@ -98,9 +97,15 @@ class Message(Rows):
         if len(halves) == 1 and isinstance(halves[0], Message) and length is None:
             source = halves[0]._checked()
             self._set(dict(source._tensors), dict(source._arrays), source._dtypes)
-            self._frame = None if source._frame is None else source._frame.copy(deep=False)
+            self._frame = None if source._frame is None else _renumbered(source._frame.copy(deep=False))
             return
-        self._build({name: values for half in halves for name, values in _columns_of(half)}, length)
+        columns: dict[str, Any] = {}
+        for half in halves:
+            given = dict(_columns_of(half))
+            if columns:
+                _warn_replaced([name for name in given if name in columns], "Message", stacklevel=2)
+            columns |= given
+        self._build(columns, length)
 
     def _build(self, columns: Mapping[str, Any], length: int | None) -> None:
         check_names(columns)
@@ -160,8 +165,9 @@ class Message(Rows):
     def df(self, frame: Any) -> None:
         given = frame if isinstance(frame, (Mapping, pd.DataFrame, Message)) else pd.DataFrame(frame)
         new = Message(given).to_dataframe()
-        self._check_half(dict.fromkeys(new._arrays, new), self._tensors)
+        self._check_half(dict.fromkeys(new.columns, new), self._tensors)
         self._arrays, self._dtypes, self._frame = new._arrays, new._dtypes, new._frame
+        self._drop_series()
 
     def _check_half(self, new: Mapping[str, Any], rest: Iterable[str]) -> None:
         """Can these columns stand beside those of the other half?"""
@@ -170,8 +176,9 @@ class Message(Rows):
         if both:
             raise ValueError(f"{quoted(both)} would be in both halves; delete them from the other half first")
         rows = {len(column) for column in new.values()}
-        if rest and rows - {len(self)}:
-            raise LengthError(f"expected {len(self)} rows, as in the other half, got {rows.pop()}")
+        expected = len(self._tensors[rest[0]] if rest and rest[0] in self._tensors else self)
+        if rest and rows - {expected}:
+            raise LengthError(f"expected {expected} rows, as in the other half, got {rows.pop()}")
 
     def _own_frame(self) -> pd.DataFrame:
         """The DataFrame of the frame half, made of the arrays if there is none yet."""
@@ -264,10 +271,6 @@ class Message(Rows):
             self.check_length()
         return self._take(as_positions(index, len(self)))
 
-    def __getitems__(self, indices: Sequence[int]) -> Message:
-        """A whole batch in one call: what a DataLoader asks of a map-style dataset."""
-        return self[indices]
-
     def _take(self, rows: Positions) -> Message:
         taken = Message.__new__(Message)
         taken._tensors = _columns.take_tensors(self._tensors, rows)
@@ -278,7 +281,7 @@ class Message(Rows):
             taken._frame = None
         else:
             taken._arrays, taken._dtypes = {}, {}
-            taken._frame = _renumbered(self._frame.iloc[rows])
+            taken._frame = _renumbered(self._frame.iloc[rows]) if len(self._frame.columns) else None
         return taken
 
     def _column(self, name: str) -> Any:
@@ -309,14 +312,15 @@ class Message(Rows):
             self._dtypes,
         )
         if self._frame is not None:
-            message._frame = self._frame[[name for name in chosen if name not in self._tensors]].copy(deep=False)
+            frame = self._frame[[name for name in chosen if name not in self._tensors]]
+            message._frame = _renumbered(frame.copy(deep=False)) if len(frame.columns) else None
         return message
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if isinstance(index, str):
             self._assign_columns({index: value})
         elif names_columns(index):
-            given = _message_of(value)
+            given = _message_of(value, len(self) if self.columns else 1)
             names = list(index)
             if set(given.columns) != set(names):
                 raise ColumnError(f"expected the columns {quoted(names)}, got {quoted(given.columns)}")
@@ -325,7 +329,12 @@ class Message(Rows):
             self._assign_rows(index, value)
 
     def _as_given(self, name: str) -> Any:
-        return self._tensors[name] if name in self._tensors else Column(*self._array(name))
+        """A column for another message: a tensor as it is, a frame column that nobody else will write to."""
+        if name in self._tensors:
+            return self._tensors[name]
+        if self._frame is None:
+            return Column(self._arrays[name], self._dtypes[name])
+        return Column(*_columns.from_extension(self._frame[name].array, copy=True))
 
     def _assign_columns(self, columns: Mapping[str, Any]) -> None:
         self._checked()
@@ -352,6 +361,8 @@ class Message(Rows):
         self._tensors.pop(name, None)
         array, dtype = (values.array, values.dtype) if type(values) is Column else _columns.from_values(values, name)
         if self._frame is not None:
+            if not len(self._frame.columns):
+                self._frame.index = pd.RangeIndex(len(array))
             self._frame[name] = _columns.to_series(array, dtype).set_axis(self._frame.index)
         else:
             self._arrays[name] = array
@@ -373,13 +384,14 @@ class Message(Rows):
         check_replacement(self.columns, len(positions), new.columns, len(new))
         tensors = fit_rows(self._tensors, {name: new._to_tensor(name) for name in self._tensors})
         names = self._frame_names()
-        if names:
-            frame, trial = self._own_frame(), self._own_frame().iloc[positions]
-            values = {name: _columns.to_series(*new.to_dataframe([name])._array(name)) for name in names}
-            for target, rows in ((trial, np.arange(len(positions))), (frame, positions)):
-                for name in names:
-                    _write(target, rows, name, values[name])
+        frame = self._own_frame() if names else pd.DataFrame()
+        values = {name: _columns.to_series(*new.to_dataframe([name])._array(name)) for name in names}
+        trial = frame.iloc[positions] if names else frame
+        for name in names:
+            _write(trial, np.arange(len(positions)), name, values[name])
         write_rows(self._tensors, positions, tensors)
+        for name in names:
+            _write(frame, positions, name, values[name])
 
     def __delitem__(self, index: Any) -> None:
         self._checked()
@@ -393,24 +405,8 @@ class Message(Rows):
         if self._frame is None:
             self._arrays = _columns.take_arrays(self._arrays, keep)
             self._drop_series()
-        else:
-            self._frame.index = pd.RangeIndex(len(self._frame))
-            self._frame.drop(index=self._frame.index[complement(keep, len(self._frame))], inplace=True)
-            self._frame.index = pd.RangeIndex(len(self._frame))
-
-    # Iteration as a source: next() and reset(), beside independent for loops
-
-    def __next__(self) -> Message:
-        position = getattr(self, "_position", 0)
-        if position >= len(self):
-            raise StopIteration
-        self._position = position + 1
-        return self[position]
-
-    def reset(self) -> Message:
-        """Lets `next` begin again at the first row; returns the message."""
-        self._position = 0
-        return self
+        elif len(self._frame.columns):
+            _keep_rows(self._frame, keep)
 
     # New messages from this one
 
@@ -466,9 +462,10 @@ class Message(Rows):
         functions = mapping if isinstance(mapping, Mapping) else dict.fromkeys(self.columns, mapping)
         self._known(functions)
         kept = {name: self._as_given(name) for name in self.columns if name not in functions}
-        return Message(
-            {name: functions[name](self._column(name)) if name in functions else kept[name] for name in self.columns}
-        )
+        columns = {
+            name: functions[name](self._column(name)) if name in functions else kept[name] for name in self.columns
+        }
+        return Message(columns, length=len(self) if all(map(_columns.is_scalar, columns.values())) else None)
 
     def permute(self, index: RowIndex) -> Message:
         """The rows in the order of the index, which may repeat and leave out rows.
@@ -557,12 +554,12 @@ class Message(Rows):
         number = device if device_num is None else device_num
         return self._move(torch.device("cuda", number) if isinstance(number, int) else number, keys)
 
-    def _move(self, device: torch.device, keys: str | Iterable[str] | None) -> Message:
+    def _move(self, device: torch.device, keys: str | Iterable[str] | None, **kwargs: Any) -> Message:
         names = list(self._tensors) if keys is None else self._known(keys)
         no_tensors = [name for name in names if name not in self._tensors]
         if no_tensors:
             raise ColumnError(f"{quoted(no_tensors)} is no tensor column; call to_tensors({no_tensors}) first")
-        self._tensors.update({name: self._tensors[name].to(device) for name in names})
+        self._tensors.update({name: self._tensors[name].to(device, **kwargs) for name in names})
         return self
 
     def pin_memory(self, device: Any = None) -> Message:
@@ -581,7 +578,7 @@ class Message(Rows):
                 'html', 'excel', 'parquet', 'feather', 'numpy', 'markdown', …; 'pickle' only ever by this name.
             path: Where to write; without it the text or object is returned. Files are written to a temporary name
                 and renamed, so a failure leaves what was there.
-            **kwargs: For a device `keys=`; for a format what pandas takes.
+            **kwargs: For a device `keys=` and what `Tensor.to` takes; for a format what pandas takes.
 
         Returns:
             The message itself for a device; else the text or object, or None when it was written to a path.
@@ -597,8 +594,8 @@ class Message(Rows):
         """
         device = _formats.as_device(target)
         if device is not None:
-            return self._move(device, kwargs.pop("keys", path))
-        return _formats.write(self, target, path, **kwargs)
+            return self._move(device, kwargs.pop("keys", path), **kwargs)
+        return _formats.write(self._checked(), target, path, **kwargs)
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Column names to lists."""
@@ -683,7 +680,10 @@ class Message(Rows):
         return cls({name: _cell(value) for name, value in values.items()})
 
     def to_arrow(self) -> Any:
-        """A `pyarrow.Table` with all columns; tensors keep dtype and shape. Copies what Arrow lays out otherwise."""
+        """A `pyarrow.Table` with all columns; tensors keep dtype and shape, also in a parquet file written from it.
+
+        Tensors in system memory are shared, so writing to them changes the table.
+        """
         return _formats.to_arrow(self._checked())
 
     @classmethod
@@ -713,12 +713,10 @@ class Message(Rows):
     # Python's own protocols
 
     def __eq__(self, other: object) -> bool:
-        """Same columns (in any order) with equal values; dtypes are promoted, missing values equal each other."""
-        if isinstance(other, dict):
-            try:
-                other = Message(other)
-            except (TypeError, ValueError):
-                return False
+        """Same columns (in any order) with equal values; dtypes are promoted, missing values equal each other.
+
+        What is neither a Message nor a TensorMessage is unequal.
+        """
         if isinstance(other, TensorMessage):
             other = Message(other)
         if not isinstance(other, Message):
@@ -819,11 +817,21 @@ def _renumbered(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
+def _keep_rows(frame: pd.DataFrame, positions: np.ndarray) -> None:
+    """Drops all other rows of a DataFrame that others may hold: column by column, as pandas drops no rows in place."""
+    kept = frame.iloc[positions]
+    for name in kept.columns:
+        del frame[name]
+    frame.index = pd.RangeIndex(len(kept))
+    for name in kept.columns:
+        frame[name] = kept[name].array
+
+
 def _write(frame: pd.DataFrame, positions: np.ndarray, name: str, values: pd.Series) -> None:
     """Writes into a frame by position; what the dtype cannot hold is pandas' TypeError, with the column named."""
     try:
         column = cast(int, frame.columns.get_loc(name))
-        frame.iloc[positions, column] = values.to_numpy() if values.dtype == object else values.array  # type: ignore[index]
+        frame.iloc[positions, column] = values.to_numpy() if values.dtype == object else values.array
     except (TypeError, ValueError) as error:
         raise TypeError(f"column {name!r}: {error}") from error
 
@@ -898,11 +906,15 @@ def merge(list_of_args: Iterable[MessageLike]) -> Message:
     columns: dict[str, Any] = {}
     for item in list_of_args:
         message = item if isinstance(item, Message) else Message(item)
-        replaced = [name for name in message.columns if columns.pop(name, None) is not None]
-        if replaced:
-            warnings.warn(f"merge: {quoted(replaced)} of an earlier message is replaced", UserWarning, stacklevel=3)
+        _warn_replaced([name for name in message.columns if columns.pop(name, None) is not None], "merge", stacklevel=3)
         columns.update(_columns_of(message))
     return Message(columns)
+
+
+def _warn_replaced(names: Sequence[str], where: str, stacklevel: int) -> None:
+    if names:
+        text = f"{where}: {quoted(names)} is given more than once; the last one counts"
+        warnings.warn(text, UserWarning, stacklevel=stacklevel + 1)
 
 
 def _collate(batch: Any, *, collate_fn_map: Any = None) -> Message:
