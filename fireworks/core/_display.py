@@ -59,7 +59,7 @@ def type_of(message: Message | TensorMessage, column: str) -> str:
     """`tensor float32 (64,)` with the shape of a row, and the device if that is no CPU; a frame column by its dtype."""
     tensor = message._tensors.get(column)
     if tensor is None:
-        return str(message[: min(len(message), _MAX_ROWS)][column].dtype)
+        return str(message[column].dtype)
     shape = f" {tuple(tensor.shape[1:])}" if tensor.ndim > 1 else ""
     device = "" if tensor.is_cpu else f" on {tensor.device}"
     return f"tensor {str(tensor.dtype).removeprefix('torch.')}{shape}{device}"
