@@ -4,6 +4,7 @@
     ├── KeyError
     │   ├── ColumnError                    a column that is not there
     │   ├── CacheMissError                 a row that a cache does not hold
+    │   ├── TokenError                     a token that has no embedding and no index
     │   └── ParameterizationError          components that are missing or of the wrong type
     ├── ValueError
     │   ├── LengthError                    columns that differ in rows
@@ -35,6 +36,7 @@ __all__ = [
     "MissingExtraError",
     "ParameterizationError",
     "StateError",
+    "TokenError",
     "did_you_mean",
 ]
 
@@ -74,6 +76,10 @@ class ColumnError(_PlainKeyError):
 
 class CacheMissError(_PlainKeyError):
     """A row that a cache does not hold."""
+
+
+class TokenError(_PlainKeyError):
+    """A token that has no embedding and no index."""
 
 
 class ParameterizationError(_PlainKeyError):

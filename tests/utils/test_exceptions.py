@@ -16,6 +16,7 @@ from fireworks.utils.exceptions import (
     MissingExtraError,
     ParameterizationError,
     StateError,
+    TokenError,
     did_you_mean,
 )
 
@@ -29,6 +30,7 @@ PARENTS = {
     MissingExtraError: ImportError,
     ParameterizationError: KeyError,
     StateError: ValueError,
+    TokenError: KeyError,
 }
 
 
