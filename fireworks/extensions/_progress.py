@@ -32,13 +32,16 @@ def progress_bar(engine: Engine, read_loss: Callable[[], float | None]) -> ExitS
     """
     from tqdm.auto import tqdm  # looks for a notebook and its widgets when it is imported
 
-    bar: Any = tqdm(unit=" steps", bar_format=_FORMAT, leave=True)
-    last_shown, steps_done = time.monotonic(), 0
+    bar: Any = None
+    last_shown, steps_done = 0.0, 0
 
     def show() -> None:
+        nonlocal bar
         state = engine.state
-        if state.epoch_length:
-            bar.total = state.epoch_length * (state.max_epochs or 1)
+        if bar is None:
+            bar = tqdm(total=0, bar_format=_FORMAT, delay=1)
+            bar.delay = 0  # it was only to keep an empty first line back
+        bar.total = state.epoch_length * state.max_epochs if state.epoch_length and state.max_epochs else None
         bar.set_description_str(f"epoch {state.epoch}/{state.max_epochs}", refresh=False)
         loss = read_loss()
         if loss is not None:
@@ -53,8 +56,12 @@ def progress_bar(engine: Engine, read_loss: Callable[[], float | None]) -> ExitS
             last_shown = now
             show()
 
+    def finish() -> None:
+        if bar is not None:
+            show()
+            bar.close()
+
     handles = ExitStack()
-    handles.callback(bar.close)
-    handles.callback(show)
+    handles.callback(finish)
     handles.enter_context(engine.add_event_handler(Events.ITERATION_COMPLETED, show_sometimes))
     return handles

@@ -20,12 +20,12 @@ from torch.nn import Module, Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-from fireworks.core.cursor import is_once_only, length_of
+from fireworks.core.cursor import is_once_only, items_per_epoch, length_of
 from fireworks.core.junction import Junction
 from fireworks.core.message import Message
 from fireworks.core.model import Model
 from fireworks.core.pipe import Pipe
-from fireworks.core.state import is_stage, stages
+from fireworks.core.state import stages
 from fireworks.extensions._losses import LossRecord, not_finite
 from fireworks.extensions._optimizers import build_optimizer
 from fireworks.extensions._progress import progress_bar, somebody_watches
@@ -362,7 +362,7 @@ class _Epochs:
     def __init__(self, dataset: Any) -> None:
         if dataset is None or isinstance(dataset, (str, bytes)) or not _is_iterable(dataset):
             raise TypeError(f"expected a pipe, a Message or an iterable of batches as data set, got {dataset!r:.80}")
-        self.length = getattr(dataset, "batches_per_epoch", None) if is_stage(dataset) else length_of(dataset)
+        self.length = items_per_epoch(dataset)
         if not hasattr(type(dataset), "__iter__"):
             dataset = Pipe(input=dataset)
         self._items = dataset.as_dataset() if isinstance(dataset, Pipe) else dataset

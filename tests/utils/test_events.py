@@ -29,12 +29,12 @@ def free_port():
 
 
 @pytest.fixture
-def visdom_server(free_port):
+def visdom_server(free_port, tmp_path):
     """A real server, and the arguments of a client of it."""
     pytest.importorskip("visdom")
     # `visdom.server.start` would download scripts first; this entry does not.
     script = "from visdom.server.run_server import main; main()"
-    arguments = ["-port", str(free_port), "-bind_local", "--hostname", "127.0.0.1"]
+    arguments = ["-port", str(free_port), "-bind_local", "--hostname", "127.0.0.1", "-env_path", str(tmp_path)]
     server = subprocess.Popen(
         [sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
