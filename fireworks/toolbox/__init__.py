@@ -1,9 +1,10 @@
-"""Ready-made pieces, built from the five nouns of core: pipes, junctions, and preprocessing."""
+"""Ready-made pieces, built from the five nouns of core: pipes, junctions, preprocessing, and text."""
 
-from fireworks.toolbox import junctions, pipes, preprocessing
+from fireworks.toolbox import junctions, pipes, preprocessing, text
 from fireworks.toolbox.junctions import ClockworkHubJunction, HubJunction, RandomHubJunction, SwitchJunction
 from fireworks.toolbox.pipes import (
     BatchingPipe,
+    BioSeqPipe,
     CachingPipe,
     FunctionPipe,
     GradientPipe,
@@ -19,6 +20,7 @@ from fireworks.toolbox.preprocessing import Normalizer, train_test_split
 
 __all__ = [
     "BatchingPipe",
+    "BioSeqPipe",
     "CachingPipe",
     "ClockworkHubJunction",
     "FunctionPipe",
@@ -37,5 +39,6 @@ __all__ = [
     "junctions",
     "pipes",
     "preprocessing",
+    "text",
     "train_test_split",
 ]
