@@ -92,7 +92,12 @@ def _short(value: Any) -> str:
         return _clip("[" + ", ".join(f"{item:.4g}" for item in value) + "]")
     if isinstance(value, (list, tuple, dict)) and len(value) > _MAX_VALUE:
         return f"{type(value).__name__} of {len(value)}"
-    return _clip(value if isinstance(value, str) else repr(value) if isinstance(value, (list, dict)) else str(value))
+    try:
+        return _clip(repr(value) if isinstance(value, (list, dict)) else str(value))
+    except (
+        Exception
+    ):  # anybody's objects, whose looks may fail (dates beyond Python's do); the rest is still worth seeing
+        return f"<{type(value).__name__}>"
 
 
 def _clip(shown: str) -> str:

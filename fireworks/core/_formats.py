@@ -2,7 +2,8 @@
 
 The file format, version 1: a plain tar archive of
 
-    manifest.json        {"format": "fireworks.Message", "version": 1, "rows": n, "tensors": [names], "frame": [names]}
+    manifest.json        {"format": "fireworks.Message", "version": 1, "rows": n, "tensors": [names], "frame": [names],
+                         "bytes": {position of a tensor whose type safetensors lacks: type}}
     frame.arrow          the frame columns as an Arrow IPC file, named "0", "1", ... in the order of the manifest
     tensors.safetensors  the tensor columns, named likewise
 
@@ -33,6 +34,7 @@ import torch
 from fireworks.core import _columns
 from fireworks.core._columns import Array
 from fireworks.core._encoding import state_from_json, state_to_json
+from fireworks.core._names import check_names
 from fireworks.utils.exceptions import FormatError, MissingExtraError, StateError, did_you_mean
 
 if TYPE_CHECKING:
@@ -61,7 +63,18 @@ _DTYPES = {
     "C64": torch.complex64,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
+    "F8_E8M0": torch.float8_e8m0fnu,
 }
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+# What safetensors has no name for is stored as bytes, one more dimension; the manifest says what it is.
+_AS_BYTES = {
+    str(dtype): dtype for dtype in (torch.complex128, torch.complex32, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz)
+}
+_NO_FILES = {"clipboard", "hdf", "iceberg", "sql"}  # formats whose path is none, or a file that is added to
+# What Arrow keeps exactly when a column of objects holds nothing else.
+_CELLS = {bytes, Decimal, datetime.date, datetime.datetime, datetime.time, datetime.timedelta}
+# Whatever a file holds that is not as it should be, the libraries that read it say by one of these.
+_BROKEN = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, OSError, struct.error)
 
 
 # Files written whole or not at all
@@ -99,7 +112,7 @@ def write(message: Message, method: str, path: Any, **kwargs: Any) -> Any:
     if method == "dict":
         return {name: message.dataframe([name])[name].tolist() for name in message.columns}
     if method == "numpy":
-        return {name: message.dataframe([name])[name].to_numpy(copy=True) for name in message.columns}
+        return {name: _numpy(message, name) for name in message.columns}
     writer = f"to_{method}"
     if not isinstance(method, str) or not callable(getattr(pd.DataFrame, writer, None)):
         raise _no_format(method, "to_", ["dict", "numpy"])
@@ -108,13 +121,23 @@ def write(message: Message, method: str, path: Any, **kwargs: Any) -> Any:
         return _write_text(_json_text(frame), path)
     if method in ("csv", "excel", "html"):
         kwargs = {"index": False, **kwargs}
+    if method == "json":
+        kwargs = {"double_precision": 15, **kwargs}
     call = cast(Callable[..., Any], getattr(frame, writer))
     if path is None:
         return call(**kwargs)
-    if not isinstance(path, (str, os.PathLike)) or "://" in str(path):
+    is_file = isinstance(path, (str, os.PathLike)) and "://" not in str(path) and method not in _NO_FILES
+    if not is_file or "a" in str(kwargs.get("mode", "")):
         return call(path, **kwargs)
     with replacing(path) as temporary:
         return call(temporary, **kwargs)
+
+
+def _numpy(message: Message, name: str) -> np.ndarray:
+    tensor = message._tensors.get(name)
+    if tensor is None or tensor.ndim == 1:
+        return message.dataframe([name])[name].to_numpy(copy=True)
+    return np.asarray(_columns.from_tensor(tensor.flatten())[0]).reshape(tensor.shape)
 
 
 def _write_text(text: str, path: Any) -> str | None:
@@ -158,18 +181,50 @@ def read(method: str, path: Any, **kwargs: Any) -> pd.DataFrame:
     reader = getattr(pd, f"read_{method}", None) if isinstance(method, str) else None
     if reader is None:
         raise _no_format(method, "read_", [])
+    if method == "json" and not kwargs:
+        return _read_json(path)
     frame = reader(path, **kwargs)
     if isinstance(frame, list):  # read_html finds tables
         if len(frame) != 1:
             raise ValueError(f"{path!r:.80} holds {len(frame)} tables; choose one with match= or attrs=")
         frame = frame[0]
-    return cast(pd.DataFrame, frame).rename(columns=str)
+    if not isinstance(frame, pd.DataFrame):
+        raise TypeError(f"expected one table, pandas.read_{method} gave a {type(frame).__name__}; change its arguments")
+    return frame.rename(columns=str)
+
+
+def _read_json(path: Any) -> pd.DataFrame:
+    """Columns as lists, exactly as `to_json` wrote them; whatever else is JSON as pandas reads it.
+
+    pandas' own reader rounds numbers, refuses large ones, and takes text for numbers or dates.
+    """
+    text = None
+    if hasattr(path, "read"):
+        text = path.read()
+        path = io.BytesIO(text) if isinstance(text, bytes) else io.StringIO(text)
+    elif os.path.isfile(path):
+        text = Path(path).read_bytes()
+    try:
+        columns = json.loads(text or "")
+    except ValueError:  # compressed, or on another machine
+        columns = None
+    if isinstance(columns, dict) and all(isinstance(cells, list) for cells in columns.values()):
+        return pd.DataFrame({name: _json_column(cells) for name, cells in columns.items()})
+    return pd.read_json(path).rename(columns=str)
+
+
+def _json_column(cells: list[Any]) -> pd.Series:
+    kinds = {type(cell) for cell in cells}
+    if kinds == {int, type(None)} and all(cell is None or abs(cell) < 2**63 for cell in cells):
+        return pd.Series(cells, dtype="Int64")  # not float, which would round
+    return pd.Series(cells, dtype=object if kinds & {list, dict} or not cells else None)
 
 
 def _no_format(method: Any, prefix: str, more: Sequence[str]) -> ValueError:
     owner: Any = pd.DataFrame if prefix == "to_" else pd
     known = sorted({name.removeprefix(prefix) for name in dir(owner) if name.startswith(prefix)} | set(more))
-    return ValueError(f"no format {method!r}{did_you_mean(str(method), known)} Formats: {', '.join(known)}")
+    what = "device or format" if prefix == "to_" else "format"
+    return ValueError(f"no {what} {method!r}{did_you_mean(str(method), known) or '.'} Formats: {', '.join(known)}")
 
 
 # Our own file
@@ -185,12 +240,13 @@ def save(message: Message, path: Any) -> None:
         "rows": len(message),
         "tensors": list(tensors),
         "frame": frame,
+        "bytes": {str(i): str(t.dtype) for i, t in enumerate(tensors.values()) if str(t.dtype) in _AS_BYTES},
     }
     members: list[tuple[str, Sequence[Any]]] = [(_MANIFEST, [json.dumps(manifest).encode()])]
     if frame:
         members.append((_FRAME, [_arrow_file(message, frame)]))
     if tensors:
-        members.append((_TENSORS, _safetensors(list(tensors.values()))))
+        members.append((_TENSORS, _safetensors(tensors)))
     if not isinstance(path, (str, os.PathLike)):
         _write_tar(path, members)
         return
@@ -209,23 +265,21 @@ def _write_tar(file: IO[bytes], members: Sequence[tuple[str, Sequence[Any]]]) ->
     file.write(bytes(2 * _ALIGNMENT))
 
 
-def _safetensors(tensors: Sequence[torch.Tensor]) -> list[Any]:
-    """The bytes of a safetensors file in chunks, without a copy of the tensors."""
-    names = {dtype: name for name, dtype in _DTYPES.items()}
-    header, chunks, offset = {}, [], 0
-    for position, tensor in enumerate(tensors):
-        if tensor.dtype not in names:
-            raise TypeError(f"tensors of {tensor.dtype} cannot be saved; convert the column first")
-        data = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-        chunk = data.reshape(-1).view(torch.uint8).numpy() if data.numel() else np.empty(0, np.uint8)
-        end = offset + chunk.nbytes
-        header[str(position)] = {
-            "dtype": names[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [offset, end],
-        }
+def _safetensors(tensors: Mapping[str, torch.Tensor]) -> list[Any]:
+    """The bytes of a safetensors file in chunks, without a copy of the tensors; the widest types first, so aligned."""
+    header: dict[str, Any] = {}
+    chunks, end = [], 0
+    numbered = enumerate(tensors.items())
+    for position, (name, tensor) in sorted(numbered, key=lambda item: -item[1][1].element_size()):
+        known = _NAMES.get(tensor.dtype) or ("U8" if str(tensor.dtype) in _AS_BYTES else None)
+        if known is None or tensor.layout is not torch.strided:
+            kind = tensor.dtype if tensor.layout is torch.strided else tensor.layout
+            raise TypeError(f"column {name!r} of {kind} cannot be saved; convert it with map() first")
+        chunk = _bytes_of(tensor)
+        start, end = end, end + chunk.nbytes
+        shape = [*tensor.shape, tensor.element_size()] if tensor.dtype not in _NAMES else list(tensor.shape)
+        header[str(position)] = {"dtype": known, "shape": shape, "data_offsets": [start, end]}
         chunks.append(chunk)
-        offset = end
     text = json.dumps(header).encode()
     text += b" " * (-(len(text) + 8) % 64)
     return [struct.pack("<Q", len(text)) + text, *chunks]
@@ -243,7 +297,8 @@ def load(path: Any, mmap: bool = False) -> Columns:
     for wanted, member in ((frame, _FRAME), (names, _TENSORS)):
         if wanted and member not in members:
             raise FormatError(f"{source} is incomplete: it holds no {member}")
-    tensors = _read_safetensors(members[_TENSORS], len(names), source) if names else []
+    in_bytes = manifest.get("bytes") or {}
+    tensors = _read_safetensors(members[_TENSORS], len(names), in_bytes, source) if names else []
     arrays, dtypes = _read_arrow_file(members[_FRAME], frame, source) if frame else ({}, {})
     for column in (*tensors, *arrays.values()):
         if len(column) != manifest["rows"]:
@@ -268,51 +323,27 @@ def _contents(path: Any, mmap: bool) -> Any:
 
 
 def _members(buffer: Any, source: str) -> dict[str, memoryview]:
+    """The files of a tar archive, as views. tarfile's own reader would follow extensions that no file of ours has."""
     view = memoryview(buffer)
     members = {}
-    try:
-        with tarfile.open(fileobj=io.BytesIO(b"") if not len(view) else _Reader(view), mode="r:") as archive:
-            for info in archive:
-                if info.isreg() and info.offset_data + info.size <= len(view):
-                    members[info.name] = view[info.offset_data : info.offset_data + info.size]
-                else:
-                    raise FormatError(f"{source} is cut off or broken at {info.name!r:.60}")
-    except tarfile.TarError as error:
-        raise FormatError(f"{source} is no saved Message: {error}") from error
+    start = 0
+    while any(header := bytes(view[start : start + _ALIGNMENT])):
+        try:
+            info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+        except (tarfile.TarError, ValueError) as error:
+            raise FormatError(f"{source} is no saved Message, or broken at byte {start}: {error}") from error
+        start += _ALIGNMENT
+        if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or not 0 <= info.size <= len(view) - start:
+            raise FormatError(f"{source} is cut off or broken at {info.name!r:.60}")
+        members[info.name] = view[start : start + info.size]
+        start += info.size + -info.size % _ALIGNMENT
     return members
-
-
-class _Reader(io.RawIOBase):
-    """A memoryview as a file, without a copy."""
-
-    def __init__(self, view: memoryview) -> None:
-        self._view = view
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: len(self._view)}[whence]
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        end = len(self._view) if size < 0 else self._at + size
-        chunk = bytes(self._view[self._at : end])
-        self._at += len(chunk)
-        return chunk
 
 
 def _manifest(text: bytes, source: str) -> dict[str, Any]:
     try:
         manifest = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"{source}: {_MANIFEST} is no JSON: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
         raise FormatError(f"{source} is no saved Message: its format is not {_FORMAT!r}")
@@ -320,28 +351,30 @@ def _manifest(text: bytes, source: str) -> dict[str, Any]:
         raise FormatError(
             f"{source} has version {manifest.get('version')!r} of the format, this release reads {_VERSION}; upgrade it"
         )
-    names = [manifest.get("tensors"), manifest.get("frame")]
+    lists: list[Any] = [manifest.get("tensors"), manifest.get("frame")]
     sound = isinstance(manifest.get("rows"), int) and all(
-        isinstance(column, list) and all(isinstance(name, str) for name in column) for column in names
+        isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists
     )
-    if not sound or len({*names[0], *names[1]}) < len(names[0]) + len(names[1]):
+    if not sound or len({*lists[0], *lists[1]}) < len(lists[0]) + len(lists[1]):
         raise FormatError(f"{source}: {_MANIFEST} does not list the columns")
     return manifest
 
 
-def _read_safetensors(view: memoryview, count: int, source: str) -> list[torch.Tensor]:
+def _read_safetensors(view: memoryview, count: int, as_bytes: Any, source: str) -> list[torch.Tensor]:
     """The tensors as views of the buffer; offsets and shapes are checked, as the file may be anybody's."""
     try:
         (size,) = struct.unpack_from("<Q", view)
         header = json.loads(bytes(view[8 : 8 + size]))
         data = view[8 + size :]
-        return [_tensor(header[str(position)], data) for position in range(count)]
-    except (struct.error, ValueError, KeyError, TypeError) as error:
+        return [_tensor(header[str(position)], data, as_bytes.get(str(position))) for position in range(count)]
+    except _BROKEN as error:
         raise FormatError(f"{source}: {_TENSORS} is broken: {error}") from error
 
 
-def _tensor(entry: Any, data: memoryview) -> torch.Tensor:
+def _tensor(entry: Any, data: memoryview, in_bytes: str | None) -> torch.Tensor:
     dtype, shape, (start, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+    if in_bytes is not None:
+        dtype, shape = _AS_BYTES[in_bytes], shape[:-1]
     if not all(isinstance(number, int) and number >= 0 for number in (*shape, start, end)):
         raise ValueError("shapes and offsets are no numbers")
     count = 1
@@ -351,6 +384,8 @@ def _tensor(entry: Any, data: memoryview) -> torch.Tensor:
         raise ValueError(f"shape {shape} does not fit bytes {start} to {end} of {len(data)}")
     if not count:
         return torch.empty(shape, dtype=dtype)
+    if start % dtype.itemsize:  # not a file of ours, but a valid one
+        return torch.frombuffer(bytearray(data[start:end]), dtype=dtype).reshape(shape)
     return torch.frombuffer(data[start:end], dtype=dtype).reshape(shape)
 
 
@@ -365,36 +400,53 @@ def _frame_table(message: Message, names: Sequence[str], labels: Sequence[str]) 
     """
     import pyarrow as pa
 
-    series = {name: _columns.to_series(*message._array(name)) for name in names}
-    kinds, columns = [], {}
-    for name, label in zip(names, labels, strict=True):
-        if series[name].dtype == object:
-            columns[label], kind = _object_column(series[name].tolist(), name)
+    given = {name: message._as_given(name) for name in names}
+    typed: dict[str, pd.Series] = {}
+    kinds: list[str] = []
+    columns: dict[str, Any] = {}
+    for (name, column), label in zip(given.items(), labels, strict=True):
+        series = _columns.to_series(column.array, column.dtype)
+        if series.dtype == object:
+            columns[label], kind = _object_column(series.tolist(), name)
         else:
-            kind = "pandas"
+            typed[label], kind = series, "pandas"
         kinds.append(kind)
-    typed = {label: series[name] for name, label in zip(names, labels, strict=True) if label not in columns}
+    table = _typed_table(typed, dict(zip(labels, names, strict=True)))
+    columns.update({label: table.column(label) for label in typed})
+    fields = [table.schema.field(label) if label in typed else pa.field(label, columns[label].type) for label in labels]
+    schema = pa.schema(fields, metadata=table.schema.metadata)
+    return pa.Table.from_arrays([columns[label] for label in labels], schema=schema), kinds
+
+
+def _typed_table(series: Mapping[str, pd.Series], names: Mapping[str, str]) -> Any:
+    """Columns with a dtype as an Arrow table, with what pandas writes down to restore them."""
+    import pyarrow as pa
+
     try:
-        table = pa.Table.from_pandas(pd.DataFrame(typed, copy=False), preserve_index=False)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-        raise TypeError(
-            f"columns {', '.join(typed)} hold what Arrow cannot: {error}; convert them with map()"
-        ) from error
-    for position, label in enumerate(labels):
-        if label in columns:
-            table = table.add_column(position, label, columns[label])
-    return table, kinds
+        return pa.Table.from_pandas(pd.DataFrame(series, copy=False), preserve_index=False)
+    except (pa.ArrowException, TypeError) as error:
+        if len(series) == 1:
+            ((label, column),) = series.items()
+            name, dtype = names[label], column.dtype
+            raise TypeError(
+                f"column {name!r} of {dtype} cannot be saved: {error}; convert it with map() first"
+            ) from error
+        for label, column in series.items():
+            _typed_table({label: column}, names)  # raises for the one that cannot be saved
+        raise
 
 
 def _object_column(cells: list[Any], name: str) -> tuple[Any, str]:
     import pyarrow as pa
 
     kinds = {type(cell) for cell in cells if cell is not None}
-    if len(kinds) == 1 and kinds <= {bytes, Decimal, datetime.date}:
-        return pa.array(cells), "cells"
     try:
+        if len(kinds) == 1 and kinds <= _CELLS:
+            array = pa.array(cells)
+            if kinds == {bytes} or array.to_pylist() == cells:
+                return array, "cells"
         return pa.array([state_to_json(cell) for cell in cells], pa.large_string()), "json"
-    except StateError as error:
+    except (StateError, pa.ArrowException) as error:
         advice = "Convert it with map(), or use to('pickle', path)"
         raise TypeError(f"column {name!r} of dtype object cannot be saved: {error}. {advice}") from error
 
@@ -414,11 +466,19 @@ def _columns_of_table(
                 array.dtype, pd.StringDtype
             )  # text stays in Arrow: nothing is read before it is asked for
             arrays[name], dtypes[name] = (array, array.dtype) if keep else _columns.from_extension(array)
+        elif kind == "nullable":
+            nullable = table.column(position).to_pandas(types_mapper=_nullable_dtype).array
+            arrays[name], dtypes[name] = nullable, nullable.dtype
         else:
             cells = table.column(position).to_pylist()
             restored = [state_from_json(cell) for cell in cells] if kind == "json" else cells
             arrays[name], dtypes[name] = _columns.object_array(restored), _columns.OBJECT
     return arrays, dtypes
+
+
+def _nullable_dtype(arrow_type: Any) -> Any:
+    name = str(arrow_type)  # int8, uint64, bool, ...
+    return pd.api.types.pandas_dtype("boolean" if name == "bool" else name.replace("i", "I").replace("u", "U"))
 
 
 def _arrow_file(message: Message, names: Sequence[str]) -> Any:
@@ -428,8 +488,17 @@ def _arrow_file(message: Message, names: Sequence[str]) -> Any:
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), _KINDS: json.dumps(kinds).encode()})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
+        for batch in table.to_batches() or [_empty_batch(table)]:
+            writer.write_batch(batch)
     return sink.getvalue()
+
+
+def _empty_batch(table: Any) -> Any:
+    """No rows, but the categories of the columns, which a file without any batch would lack."""
+    import pyarrow as pa
+
+    columns = [column.chunk(0) if column.num_chunks else pa.array([], column.type) for column in table.columns]
+    return pa.RecordBatch.from_arrays(columns, schema=table.schema)
 
 
 def _read_arrow_file(view: memoryview, names: Sequence[str], source: str) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -437,12 +506,12 @@ def _read_arrow_file(view: memoryview, names: Sequence[str], source: str) -> tup
 
     try:
         table = pa.ipc.open_file(pa.py_buffer(view)).read_all()
-        table.validate(full=True)
+        table.validate(full=True)  # offsets that point outside would crash the process
         kinds = json.loads(table.schema.metadata[_KINDS])
         if table.num_columns != len(names) or len(kinds) != len(names):
             raise ValueError(f"it has {table.num_columns} columns, not {len(names)}")
         return _columns_of_table(table, names, kinds)
-    except (pa.ArrowException, ValueError, KeyError, TypeError, IndexError, OSError) as error:
+    except _BROKEN as error:
         raise FormatError(f"{source}: {_FRAME} is broken: {error}") from error
 
 
@@ -451,14 +520,12 @@ def to_arrow(message: Message) -> Any:
     import pyarrow as pa
 
     names = message._frame_names()
-    table, kinds = _frame_table(message, names, names)
-    for position, kind in enumerate(kinds):
-        field = table.schema.field(position).with_metadata({_KINDS: kind})
-        table = table.set_column(position, field, table.column(position))
-    for name, tensor in message._tensors.items():
-        column = _arrow_tensor(tensor, name)
-        table = table.append_column(pa.field(name, column.type, metadata={_KINDS: "tensor"}), column)
-    return table
+    frame, kinds = _frame_table(message, names, names)
+    fields = [field.with_metadata({_KINDS: kind}) for field, kind in zip(frame.schema, kinds, strict=True)]
+    tensors = {name: _arrow_tensor(tensor, name) for name, tensor in message._tensors.items()}
+    fields += [pa.field(name, column.type, metadata={_KINDS: "tensor"}) for name, column in tensors.items()]
+    schema = pa.schema(fields, metadata=frame.schema.metadata)
+    return pa.Table.from_arrays([*frame.columns, *tensors.values()], schema=schema)
 
 
 def _arrow_tensor(tensor: torch.Tensor, name: str) -> Any:
@@ -476,6 +543,8 @@ def _arrow_tensor(tensor: torch.Tensor, name: str) -> Any:
         raise TypeError(
             f"column {name!r}: Arrow has no tensors of bool; convert it, as in map({{{name!r}: Tensor.byte}})"
         )
+    if 0 in tensor.shape[1:]:
+        raise TypeError(f"column {name!r}: Arrow has no tensors of shape {tuple(tensor.shape[1:])}; leave it out")
     kind = pa.fixed_shape_tensor(pa.from_numpy_dtype(array.dtype), tensor.shape[1:])
     width = int(np.prod(array.shape[1:]))
     storage = pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), width)
@@ -487,23 +556,30 @@ def from_arrow(source: Any) -> Columns:
     import pyarrow as pa
 
     table = source if isinstance(source, pa.Table) else pa.table(source)
+    check_names(table.schema.names)
     tensors, names, kinds, positions = {}, [], [], []
     for position, field in enumerate(table.schema):
-        kind = (field.metadata or {}).get(_KINDS, b"pandas").decode()
+        kind = (field.metadata or {}).get(_KINDS, b"").decode() or _kind_of(table.column(position))
         if kind == "tensor" or isinstance(field.type, pa.FixedShapeTensorType):
             tensors[field.name] = _tensor_of(table.column(position).combine_chunks())
             continue
         names.append(field.name)
-        kinds.append(_kind_of(field.type) if kind == "pandas" else kind)
+        kinds.append(kind)
         positions.append(position)
     arrays, dtypes = _columns_of_table(table.select(positions), names, kinds)
     return tensors, arrays, dtypes
 
 
-def _kind_of(arrow_type: Any) -> str:
-    """Columns that pandas would change on the way (lists to arrays, decimals) come as Python cells."""
+def _kind_of(column: Any) -> str:
+    """Columns that pandas would change on the way (lists to arrays, decimals) come as Python cells.
+
+    So do integers and booleans with missing values, but as pandas' nullable types.
+    """
     import pyarrow as pa
 
+    arrow_type = column.type
+    if column.null_count and (pa.types.is_integer(arrow_type) or pa.types.is_boolean(arrow_type)):
+        return "nullable"
     nested = pa.types.is_nested(arrow_type) or pa.types.is_decimal(arrow_type) or pa.types.is_date(arrow_type)
     return "cells" if nested or pa.types.is_binary(arrow_type) else "pandas"
 
@@ -553,23 +629,34 @@ def _tensordict() -> Any:
 
 def pack_tensors(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """Tensors as numpy arrays where nothing is lost by it."""
-    return {
-        name: tensor.numpy()
-        if type(tensor) is torch.Tensor
-        and tensor.is_cpu
-        and not tensor.requires_grad
-        and tensor.dtype in _columns.NUMPY_DTYPES
-        and tensor.layout is torch.strided
-        else tensor
-        for name, tensor in tensors.items()
-    }
+    return {name: _pack(tensor) for name, tensor in tensors.items()}
+
+
+def _pack(tensor: torch.Tensor) -> Any:
+    if type(tensor) is not torch.Tensor or tensor.requires_grad or not tensor.is_cpu:
+        return tensor
+    if tensor.layout is not torch.strided or tensor.is_quantized:
+        return tensor
+    if tensor.dtype in _columns.NUMPY_DTYPES:
+        return tensor.numpy()
+    return _bytes_of(tensor), tensor.dtype, tensor.shape  # numpy has no such type
 
 
 def unpack_tensors(packed: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """What `pack_tensors` packed."""
-    return {
-        name: value
-        if isinstance(value, torch.Tensor)
-        else torch.from_numpy(value if value.flags.writeable else value.copy())
-        for name, value in packed.items()
-    }
+    return {name: _unpack(value) for name, value in packed.items()}
+
+
+def _unpack(value: Any) -> torch.Tensor:
+    if isinstance(value, torch.Tensor):
+        return value
+    if isinstance(value, tuple):
+        data, dtype, shape = value
+        return _unpack(data).view(dtype).reshape(shape)
+    return torch.from_numpy(value if value.flags.writeable else value.copy())
+
+
+def _bytes_of(tensor: torch.Tensor) -> np.ndarray:
+    """The bytes of a tensor in one dimension, without a copy where it is contiguous."""
+    data = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    return data.reshape(-1).view(torch.uint8).numpy() if data.numel() else np.empty(0, np.uint8)

@@ -183,10 +183,10 @@ class Message(Rows):
     def _own_frame(self) -> pd.DataFrame:
         """The DataFrame of the frame half, made of the arrays if there is none yet."""
         if self._frame is None:
-            arrays, dtypes = self._arrays, self._dtypes
-            self._frame = pd.DataFrame(
-                {name: _columns.to_series(array, dtypes[name]) for name, array in arrays.items()}, copy=True
-            )
+            # copy=True copies what numpy holds, but not every array of pandas' own
+            arrays = {n: a if isinstance(a, np.ndarray) else a.copy() for n, a in self._arrays.items()}
+            series = {name: _columns.to_series(array, self._dtypes[name]) for name, array in arrays.items()}
+            self._frame = pd.DataFrame(series, copy=True)
             self._arrays, self._dtypes = {}, {}
             self._drop_series()
         return self._frame
@@ -828,12 +828,13 @@ def _keep_rows(frame: pd.DataFrame, positions: np.ndarray) -> None:
 
 
 def _write(frame: pd.DataFrame, positions: np.ndarray, name: str, values: pd.Series) -> None:
-    """Writes into a frame by position; what the dtype cannot hold is pandas' TypeError, with the column named."""
+    """Writes into a frame by position; what the dtype cannot hold is an error that names column, dtype and values."""
     try:
         column = cast(int, frame.columns.get_loc(name))
         frame.iloc[positions, column] = values.to_numpy() if values.dtype == object else values.array
     except (TypeError, ValueError) as error:
-        raise TypeError(f"column {name!r}: {error}") from error
+        dtype, given = frame[name].dtype, values.tolist()
+        raise TypeError(f"column {name!r} of {dtype} cannot hold {given!r:.80}; convert the column first") from error
 
 
 def compute_length(of_this: Mapping[str, Any]) -> int:

@@ -145,7 +145,7 @@ def _index_array(index: Any, owner: str) -> np.ndarray:
         except ValueError:  # nested lists of different lengths
             raise _not_an_index(index, owner) from None
     if array.dtype == np.int64 and array.ndim <= 1:
-        return array
+        return array if array.flags.writeable else array.copy()  # torch takes no array that is read-only
     if array.ndim > 1:
         raise TypeError(f"a row index has one dimension, got one of shape {array.shape} for the {owner}")
     if array.size == 0 and array.ndim == 1 and array.dtype != np.bool_:

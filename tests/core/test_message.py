@@ -1144,7 +1144,7 @@ def test_repr_shows_columns_types_shapes_and_first_rows():
 
 def test_repr_and_html_stay_short_for_a_million_rows_and_many_columns():
     rows = 10**6
-    text, lists = (np.full(rows, cell, dtype=object) for cell in ("word " * 1000, None))
+    text, lists = (np.array([cell], dtype=object).repeat(rows) for cell in ("word " * 1000, None))
     lists[0] = [0] * 10**4
     long = Message({"t" * 500: torch.zeros(1, 50).expand(rows, 50), "text": text, "list": lists})
     wide = Message({f"c{i}": np.zeros(10) for i in range(250)} | {f"t{i}": torch.zeros(10) for i in range(250)})
@@ -1171,6 +1171,7 @@ def test_looking_at_a_message_makes_no_frame():
         [None, {"a": torch.ones(100)}],
         [np.ones(10**5), "a\nb"],
         np.array([2**62, 0], dtype="M8[us]"),
+        pd.Series(np.array([2**62, 0], dtype="M8[us]")).dt.tz_localize("UTC"),
         torch.tensor([1j, 2]),
         torch.zeros(2, 0),
         torch.zeros(2).to(torch.float8_e5m2),

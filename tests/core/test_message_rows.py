@@ -282,10 +282,10 @@ def test_assigned_rows_are_seen_by_halves_that_were_handed_out():
         (0, {"text": None, "drop": "x"}, ColumnError, "columns differ: missing 'x'"),
         (0, {"extra": [1]}, ColumnError, "columns differ: extra 'extra'"),
         (slice(0, 2), {}, LengthError, "2 rows cannot be replaced by 1"),
-        (0, {"text": [5]}, TypeError, "column 'text': Invalid value"),
-        (0, {"number": ["word"]}, TypeError, "column 'number': Invalid value .* for dtype 'int64'"),
-        (0, {"number": [1.5]}, TypeError, "column 'number': Invalid value .* for dtype 'int64'"),
-        (0, {"kind": ["unknown"]}, TypeError, "column 'kind'"),
+        (0, {"text": [5]}, TypeError, r"column 'text' of str cannot hold \[5\]; convert the column first"),
+        (0, {"number": ["word"]}, TypeError, r"column 'number' of int64 cannot hold \['word'\]"),
+        (0, {"number": [1.5]}, TypeError, r"column 'number' of int64 cannot hold \[1.5\]; convert the column first"),
+        (0, {"kind": ["unknown"]}, TypeError, r"column 'kind' of category cannot hold \['unknown'\]"),
         (0, {"i": [1.5]}, TypeError, r"1.5 does not fit into column 'i' of torch.int64; convert the column first"),
         (0, {"i": [float("nan")]}, TypeError, "nan does not fit into column 'i'"),
         (0, {"i": ["word"]}, TypeError, "column 'i' has dtype str, so it cannot become a tensor"),
@@ -359,6 +359,17 @@ def test_rows_of_unusual_types_can_be_chosen_written_and_deleted(dtype, rows):
     assert message.append(message)["t"].dtype == dtype
 
 
+@pytest.mark.parametrize("rows", [4, 40_000])
+def test_an_index_that_is_read_only_can_be_used_for_tensors(rows):
+    index = np.array([2, 0])
+    index.flags.writeable = False
+    for column in (torch.arange(rows), torch.arange(rows).to(torch.bfloat16), torch.arange(rows).to(torch.uint16)):
+        message = Message({"t": column})
+        assert message[index]["t"].tolist() == message[pd.Series(index)]["t"].tolist() == [2, 0]
+        message[index] = message[[1, 1]]
+        assert message["t"][:3].tolist() == [1, 1, 1]
+
+
 def test_tensor_messages_take_rows_and_columns():
     tensors = TensorMessage({"a": [1, 2, 3], "b": [[1.0], [2.0], [3.0]]})
     tensors[1] = {"a": 9, "b": [[8.0]]}
@@ -423,3 +434,30 @@ def test_a_tensor_keeps_its_rows_when_they_are_deleted_from_a_message():
 
     assert tensor.tolist() == [0, 1, 2]
     assert message["t"].tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1, 2, 3],
+        ["a", "b", "c"],
+        pd.array([1, None, 3], dtype="Int64"),
+        pd.Categorical(["a", "b", "c"]),
+        pd.date_range("2020", periods=3),
+        pd.date_range("2020", periods=3, tz="Europe/Berlin"),
+        pd.period_range("2020", periods=3, freq="M"),
+        pd.interval_range(0, 3),
+        pd.to_timedelta([1, 2, 3], unit="s"),
+    ],
+    ids=lambda values: str(getattr(values, "dtype", "list")),
+)
+def test_assigning_and_deleting_rows_leaves_messages_that_share_the_column(values):
+    message = Message({"a": values})
+    relatives = [Message(message), message[:], message[["a"]], message.map({}), message.merge({"b": [1, 2, 3]})[["a"]]]
+    for changed in [message, *relatives]:
+        changed[0] = changed[2]
+        changed[[1, 2]] = changed[[2, 1]]
+        del changed[0]
+
+    assert message == Message({"a": values})[[2, 1]]
+    assert all(relative == message for relative in relatives)
