@@ -8,8 +8,9 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-CONSTRAINTS := requirements/constraints.txt
+CONSTRAINTS := requirements/constraints.txt requirements/build-constraints.txt
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	--constraint requirements/constraints.txt --build-constraint requirements/build-constraints.txt
 INSTALLED := $(VENV)/.installed
 INSTALLED_DOCS := $(VENV)/.installed-docs
 
@@ -45,12 +46,12 @@ $(BIN)/python:
 	@'$(PYTHON)' -c '$(IS_RECENT)' || { echo 'Need Python $(MIN_VERSION) or later, not $(PYTHON)' >&2; exit 1; }
 	'$(PYTHON)' -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
-$(INSTALLED): setup.py pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+$(INSTALLED): Makefile setup.py pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	@$(BIN)/python -c '$(IS_RECENT)' || { echo '$(VENV) has an older Python than $(MIN_VERSION); remove it' >&2; exit 1; }
-	$(PIP_INSTALL) --upgrade 'pip>=25.3'
-	$(PIP_INSTALL) --constraint $(CONSTRAINTS) --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.3'
+	$(PIP_INSTALL) --editable '.[test,visdom]'
 	@touch $@
 
 $(INSTALLED_DOCS): $(INSTALLED)
-	$(PIP_INSTALL) --constraint $(CONSTRAINTS) --editable '.[docs]'
+	$(PIP_INSTALL) --editable '.[docs]'
 	@touch $@
