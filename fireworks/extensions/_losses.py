@@ -65,7 +65,7 @@ class LossRecord:
     def _read(self) -> None:
         """Make numbers of the tensors that were recorded since the last time."""
         if self._unread:
-            self._losses.extend(torch.stack([loss.reshape(()) for loss in self._unread]).tolist())
+            self._losses.extend(torch.stack(self._unread).tolist())
             self._unread.clear()
 
     def last(self) -> float | None:
@@ -95,7 +95,7 @@ def loss_of(output: Any) -> torch.Tensor | None:
         return loss
     if isinstance(loss, (int, float)):
         return torch.tensor(float(loss), dtype=torch.float64)
-    return loss if isinstance(loss, torch.Tensor) and loss.numel() == 1 else None
+    return loss.reshape(()) if isinstance(loss, torch.Tensor) and loss.numel() == 1 else None
 
 
 def not_finite(value: float, epoch: int, iteration: int, more: str = "") -> FloatingPointError:
