@@ -227,10 +227,7 @@ class TensorMessage(Rows):
             return new
         new._known(self.columns)
         return TensorMessage._of(
-            {
-                name: _columns.join_tensors([tensor, new._tensors[name]], name)
-                for name, tensor in self._tensors.items()
-            }
+            {name: _columns.join_tensors([tensor, new._tensors[name]], name) for name, tensor in self._tensors.items()}
         )
 
     def merge(self, other: Any) -> TensorMessage:
