@@ -224,6 +224,10 @@ class Pipe(ABC):  # noqa: B024 - what a subclass overrides is its own choice
         except Exception as error:
             raise self._explained(error, "__len__")  # noqa: B904
 
+    def __bool__(self) -> bool:
+        """A pipe is true, whatever it holds: to ask for its length may mean to read through it."""
+        return True
+
     @_passes_on
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:

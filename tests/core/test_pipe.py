@@ -1054,3 +1054,8 @@ def test_a_stack_of_any_height_gives_what_its_source_gives_from_any_position(row
     for _ in zip(range(position), pipe.remaining(), strict=False):
         pass
     assert_same_messages(list(pipe.remaining()), list(source)[position:])
+
+
+@pytest.mark.parametrize("pipe", [Pipe(), Pipe(input=[]), Pipe(input=iter([]))], ids=["no input", "empty", "unknown"])
+def test_a_pipe_is_true_whatever_it_holds(pipe):
+    assert bool(pipe)
