@@ -461,7 +461,7 @@ def test_errors_name_the_chain():
     with pytest.raises(KeyError, match="lost") as caught:
         model[0]
 
-    assert "Line(" in caught.value.__notes__[0] and "Message(1 rows: x)" in caught.value.__notes__[0]
+    assert "Line(" in caught.value.__notes__[0] and "Message(1 row: x)" in caught.value.__notes__[0]
     assert len(caught.value.__notes__) == 1
 
 
@@ -677,7 +677,7 @@ def test_repr_shows_the_chain_and_the_layers():
     text = repr(Network(input=Pipe(input=numbers(1.0))))
 
     assert text == (
-        "Network(scale, conv1) <- Pipe <- Message(1 rows: x)\n  (conv1): Conv1d(1, 2, kernel_size=(3,), stride=(1,))"
+        "Network(scale, conv1) <- Pipe <- Message(1 row: x)\n  (conv1): Conv1d(1, 2, kernel_size=(3,), stride=(1,))"
     )
 
 
