@@ -4,7 +4,6 @@ from fireworks.toolbox import junctions, pipes, preprocessing, text
 from fireworks.toolbox.junctions import ClockworkHubJunction, HubJunction, RandomHubJunction, SwitchJunction
 from fireworks.toolbox.pipes import (
     BatchingPipe,
-    BioSeqPipe,
     CachingPipe,
     FunctionPipe,
     GradientPipe,
@@ -20,7 +19,6 @@ from fireworks.toolbox.preprocessing import Normalizer, train_test_split
 
 __all__ = [
     "BatchingPipe",
-    "BioSeqPipe",
     "CachingPipe",
     "ClockworkHubJunction",
     "FunctionPipe",
