@@ -46,6 +46,7 @@ DEVELOPMENT = {
     "docs": ["myst-parser>=5.2", "sphinx>=9.0"],
     "test": [
         EVERYTHING,
+        "captum>=0.9",
         "hypothesis>=6.170",
         "import-linter>=2.16",
         "ipykernel>=7.4",

@@ -70,7 +70,8 @@ def draw_attributions(
     if not len(inputs) or not chosen:
         raise ValueError(f"no attributions to draw: {len(inputs)} rows and {len(chosen)} outputs were chosen")
 
-    figure = Figure(figsize=(2.2 * (len(chosen) + 1) + 0.8, 1.9 * len(inputs) + 0.3), layout="constrained")
+    height = 1.0 if inputs.ndim < 3 else 1.9
+    figure = Figure(figsize=(2.2 * (len(chosen) + 1) + 0.8, height * len(inputs) + 0.3), layout="constrained")
     panels = figure.subplots(len(inputs), len(chosen) + 1, squeeze=False)
     for line, number in enumerate(shown["number"]):
         _draw_picture(panels[line, 0], _as_picture(inputs[line]), f"row {number}: {input_column}", cmap="gray")
@@ -79,7 +80,7 @@ def draw_attributions(
         for panel, picture, output in zip(panels[line, 1:], flat, chosen, strict=True):
             title = _title(output, output_shape, attribution_column)
             image = _draw_picture(panel, picture, title, cmap="RdBu_r", vmin=-largest, vmax=largest)
-        figure.colorbar(image, ax=panels[line, 1:].tolist())
+        figure.colorbar(image, ax=panels[line, 1:].tolist()).ax.tick_params(labelsize="x-small")
     if path is not None:
         _save(figure, Path(path))
     return figure
@@ -126,10 +127,12 @@ def _as_picture(values: Tensor) -> Tensor:
 
 def _draw_picture(panel: Any, picture: Tensor, title: str, **options: Any) -> Any:
     panel.set_title(title, fontsize="small")
-    panel.set_yticks([])
     panel.tick_params(labelsize="x-small")
+    panel.locator_params(axis="x", integer=True)
     # Strips fill their panel; pictures keep their proportions.
-    return panel.imshow(picture.numpy(), aspect="auto" if len(picture) == 1 else "equal", **options)
+    image = panel.imshow(picture.numpy(), aspect="auto" if len(picture) == 1 else "equal", **options)
+    panel.set_yticks([])
+    return image
 
 
 def _save(figure: Any, path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,10 +22,7 @@ __all__ = ["RowFunction", "held_still"]
 
 @contextmanager
 def held_still(model: Any) -> Iterator[None]:
-    """A model as it is when nobody trains it: evaluation mode, no updates, constant parameters; then as it was.
-
-    With constant parameters, a tensor requires a gradient only if it depends on the column that is explained.
-    """
+    """A model as it is when nobody trains it: evaluation mode, no updates, constant parameters; then as it was."""
     items = list(reachable(model, owners=True))
     modules = [item for item in items if isinstance(item, Module)]
     found = [p for item in items for p in (item.parameters(recurse=False) if isinstance(item, Module) else [item])]
@@ -91,7 +88,7 @@ class RowFunction:
         if differentiable and not (given.is_floating_point() or given.is_complex()):
             self.inputs = self.inputs.to(torch.get_default_dtype())
         others = message[[name for name in message.columns if name != input_column]]
-        self.others = others.map(dict.fromkeys(others.tensor_message, _constant))
+        self.others = others.map(dict.fromkeys(others.tensor_message.keys(), _constant))
         self.outputs = self._outputs()
         self.output_shape = self.outputs.shape[1:]
 
@@ -158,11 +155,13 @@ class RowFunction:
     def run(self, inputs: Tensor, rows: Tensor, slopes: Slopes | None = None) -> tuple[Tensor, Tensor]:
         """The inputs as a leaf of autograd, and the outputs that depend on it: (n, number of outputs)."""
         leaf = inputs.detach().clone().requires_grad_()
-        with slopes or nullcontext():
-            # Of a clone: the model may change its input in place, which torch refuses for the leaf itself.
-            computed = self(leaf.clone(), rows)
-        if slopes is not None:
-            slopes.check_graph(computed)
+        given = leaf.clone()  # the model may change its input in place, which torch refuses for the leaf itself
+        if slopes is None:
+            return leaf, self(given, rows)
+        slopes.follow(given)
+        with slopes:
+            computed = self(given, rows)
+        slopes.check_graph(computed)
         return leaf, computed
 
     def gradients(self, inputs: Tensor, rows: Tensor, outputs: Tensor, slopes: Slopes | None = None) -> Tensor:
@@ -184,9 +183,9 @@ class RowFunction:
             (gradient,) = torch.autograd.grad(chosen, leaf, allow_unused=True)
         if gradient is None:
             raise ValueError(
-                f"{self.output_column!r}, as {class_name(self.model)} computes it ({computed.dtype}), has no gradient by "
-                f"{self.input_column!r}: it does not depend on it, or by way of integers, detach() or no_grad(); "
-                "Occlusion and Occlusion_1 need no gradient"
+                f"{self.output_column!r}, as {class_name(self.model)} computes it ({computed.dtype}), has no gradient "
+                f"by {self.input_column!r}: it does not depend on it, or by way of integers, detach() or no_grad(); "
+                "Occlusion and Occlusion_1 need none"
             )
         return gradient
 

@@ -67,7 +67,8 @@ _TRAINING = {
 class Slopes(TorchFunctionMode):
     """While active, nonlinear functions have the slopes of a rule instead of their derivatives.
 
-    Values stay as they are. A tensor counts when it requires a gradient; so parameters must not.
+    Values stay as they are. What is computed from a tensor that `follow` was given is looked at; all else, parameters
+    too, is constant.
 
     Args:
         rule: What the rule is called in errors.
@@ -78,13 +79,30 @@ class Slopes(TorchFunctionMode):
         super().__init__()
         self.rule = rule
         self.model = model
+        self._mark = object()
+
+    def follow(self, *tensors: Tensor) -> None:
+        """Look at what is computed from these tensors, as long as they carry gradients."""
+        for tensor in tensors:
+            if tensor.requires_grad:
+                tensor._fireworks_followed = self._mark  # type: ignore[attr-defined]
+
+    def _is_followed(self, tensor: Tensor) -> bool:
+        return getattr(tensor, "_fireworks_followed", None) is self._mark
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        operands = [tensor for tensor in _tensors((args, kwargs)) if tensor.requires_grad]
+        operands = [tensor for tensor in _tensors((args, kwargs)) if self._is_followed(tensor)]
         if not operands:
             return function(*args, **kwargs)
         name = _short_name(function)
+        if name == "iter":
+            return iter(self.__torch_function__(torch.unbind, types, args))
+        result = self._apply(function, name, operands, args, kwargs)
+        self.follow(*_tensors(args[0] if name == "setitem" else result))
+        return result
+
+    def _apply(self, function: Any, name: str, operands: list[Tensor], args: Any, kwargs: Any) -> Any:
         if name in _MAX_POOL and _is_plain_max_pool(name, args, kwargs):
             return self.max_pool(function, name, operands[0], args, kwargs)
         if len(operands) == 1 and _is_elementwise(name, operands[0], args):

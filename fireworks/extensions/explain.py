@@ -46,7 +46,8 @@ class Explainer(HookedPassThroughPipe):
     the message had none of that name. `attribute(message)`, or calling with a tensor, gives the attributions alone.
 
     Every row is explained by itself, as the model computes in evaluation mode, without updates, whatever mode it is in;
-    its mode, `requires_grad` and `.grad` are then as they were.
+    its mode, `requires_grad` and `.grad` are then as they were. (A function is called as it is: nobody knows which
+    modules it uses.)
 
     Args:
         model: A Model, which gets messages and is called with its inputs; or a torch module (or `model_from_module`
@@ -251,7 +252,8 @@ class BaselineExplainer(Explainer):
         if isinstance(self.baseline, str):
             given, expected = message.tensors([self.baseline])[self.baseline].detach(), inputs.shape
         else:
-            given, expected = torch.as_tensor(self.baseline).detach(), inputs.shape[1:]
+            numbers = self.baseline if isinstance(self.baseline, Tensor) else np.asarray(self.baseline)
+            given, expected = torch.as_tensor(numbers).detach(), inputs.shape[1:]
         baselines = given.to(inputs.device, inputs.dtype)
         if not torch.equal(baselines.to(given.device, given.dtype), given) and not inputs.is_floating_point():
             raise ValueError(
@@ -287,7 +289,7 @@ class _CompleteExplainer(BaselineExplainer):
             # Parts that cancel leave a change that is small beside their own rounding and that of the quadrature.
             size = torch.maximum(change.abs(), parts.norm(dim=2))
             rounding = 8 * torch.finfo(after.dtype).eps * (after.abs() + before.abs())
-            gaps = torch.where(gaps <= rounding, 0, gaps / size).nan_to_num(math.inf, math.inf)
+            gaps = torch.where((gaps <= rounding) & gaps.isfinite(), 0, gaps / size).nan_to_num(math.inf, math.inf)
         self.completeness_gap = gaps.max().item()
         if self.tolerance is not None and self.completeness_gap > self.tolerance:
             row, output = divmod(int(gaps.argmax()), gaps.shape[1])
