@@ -372,7 +372,8 @@ def _array_difference(actual: Any, expected: Any) -> str:
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    # Not `contiguous()`: it leaves a tensor of one element or none with whatever strides it has.
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8)
 
 
 def _same(actual: Any, expected: Any) -> bool:

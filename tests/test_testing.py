@@ -216,6 +216,8 @@ def test_the_first_difference_is_named(actual, expected, text):
         Message(),
         [{"a": np.array([1, 2])}, None, 1.5, complex(1, float("nan")), "text"],
         torch.tensor(3, dtype=torch.bfloat16),
+        torch.arange(4)[:0:2],
+        torch.tensor([7]).expand(1, 1),
         pd.DataFrame({"a": [1.0, None]}),
     ],
 )
