@@ -311,7 +311,8 @@ def pad_ragged(
     if fill.is_floating_point() and not dtype.is_floating_point:
         dtype = fill.dtype
     device = tensors[0].device if tensors else fill.device
-    padded = fill.to(device, dtype).expand(len(tensors), widest if length is None else length, *shape).clone()
+    repeated = fill.to(device, dtype).expand(len(tensors), widest if length is None else length, *shape)
+    padded = repeated.clone(memory_format=torch.contiguous_format)
     for row, tensor in enumerate(tensors):
         if len(tensor):
             padded[row, : len(tensor)] = tensor
