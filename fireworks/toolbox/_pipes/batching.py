@@ -10,6 +10,7 @@ from fireworks.core.message import Message, cat
 from fireworks.core.pipe import Pipe
 from fireworks.core.state import State, check_names
 from fireworks.toolbox._pipes.reading import Reader, as_message, known_length, passes_on, reads_by_index, row_reader
+from fireworks.toolbox._pipes.sizing import SizedBatches
 from fireworks.toolbox.junctions import HubJunction, SwitchJunction
 
 __all__ = ["BatchingPipe", "RepeaterPipe"]
@@ -219,6 +220,8 @@ def rows_per_epoch(source: Any) -> int | None:
     if isinstance(source, RepeaterPipe):
         rows = rows_per_epoch(source.input)
         return None if rows is None else rows * source.repetitions
+    if isinstance(source, SizedBatches):
+        return rows_per_epoch(source.input)
     if isinstance(source, BatchingPipe):
         rows = rows_per_epoch(source.input)
         return rows - rows % source.batch_size if rows is not None and source.drop_last else rows

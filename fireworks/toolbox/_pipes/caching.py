@@ -10,8 +10,8 @@ import torch
 from fireworks.core.cache import LFUCache, LRUCache, MessageCache, RRCache, UnlimitedCache
 from fireworks.core.message import Message
 from fireworks.core.pipe import implements
-from fireworks.core.state import State, check_names, stages
-from fireworks.toolbox._pipes.ordering import ShufflerPipe
+from fireworks.core.state import State, check_names
+from fireworks.toolbox._pipes.ordering import redrawn_stages
 from fireworks.toolbox._pipes.reading import ReadsByIndex, known_length, require
 from fireworks.utils.exceptions import did_you_mean
 from fireworks.utils.utils import RowIndex, as_indices
@@ -25,7 +25,8 @@ class CachingPipe(ReadsByIndex):
     """Remembers rows that were read by index, so that the next time they need not be read from the input.
 
     Rows that the cache lacks are read from the input in one call. Iteration passes through; a BatchingPipe behind this
-    one reads by index, so its epochs are cached. When a ShufflerPipe upstream takes a new order, the cache starts anew.
+    one reads by index, so its epochs are cached. When a ShufflerPipe upstream takes a new order, or an
+    OversamplePipe or NoisePipe draws anew, the cache starts anew.
 
     What the cache holds is part of the state, so a resumed pipeline reads from the input exactly what it would have
     read.
@@ -81,7 +82,7 @@ class CachingPipe(ReadsByIndex):
         self.lower_bound = 0
         self.cache: MessageCache
         self._source = self.input
-        self._shufflers = _shufflers_of(self.input)
+        self._redrawn = redrawn_stages(self.input)
         self._orders = self._seen_orders()
         self.init_cache()
 
@@ -120,7 +121,7 @@ class CachingPipe(ReadsByIndex):
         keys = index if type(index) is np.ndarray and index.dtype == np.int64 else self._as_indices(index)
         if not len(keys):
             return self._read(keys) if not len(self.cache) else self.cache[keys]
-        if self._source is not self.input or (self._shufflers and self._orders != self._seen_orders()):
+        if self._source is not self.input or (self._redrawn and self._orders != self._seen_orders()):
             self._forget()
         rows = self.cache.read_through(keys, self._fetch)
         largest = keys[keys.argmax()]
@@ -144,13 +145,13 @@ class CachingPipe(ReadsByIndex):
         return self._read(indices)
 
     def _seen_orders(self) -> list[int]:
-        return [shuffler.shuffles for shuffler in self._shufflers]
+        return [stage.draws for stage in self._redrawn]
 
     def _forget(self) -> None:
         """Starts anew, as the rows have other numbers now."""
         if self._source is not self.input:
             self._source, self.length = self.input, None
-            self._shufflers = _shufflers_of(self.input)
+            self._redrawn = redrawn_stages(self.input)
         self._orders = self._seen_orders()
         del self.cache[list(self.cache)]
 
@@ -221,7 +222,3 @@ class CachingPipe(ReadsByIndex):
         self.cache.set_state({"internal": own["cache"], "external": {}})
         super().set_state({"internal": internal, "external": {}})
         self.length, self.lower_bound, self._orders = own["length"], own["lower_bound"], list(own["orders"])
-
-
-def _shufflers_of(source: Any) -> list[ShufflerPipe]:
-    return [stage for stage in stages(source).values() if isinstance(stage, ShufflerPipe)]

@@ -9,8 +9,8 @@ import torch
 
 from fireworks.core.cursor import is_stage
 from fireworks.core.message import Message
-from fireworks.core.pipe import implements
-from fireworks.core.state import State, check_names, generator_state, set_generator_state
+from fireworks.core.pipe import Pipe, implements
+from fireworks.core.state import State, check_names, generator_state, set_generator_state, stages
 from fireworks.toolbox._pipes.reading import ReadsByIndex, permuted_reader, require
 from fireworks.utils.exceptions import StateError
 from fireworks.utils.seeding import make_generator
@@ -50,7 +50,21 @@ class _ByRow(ReadsByIndex):
         return len(self)
 
 
-class ShufflerPipe(_ByRow):
+class Redrawn(Pipe):
+    """A pipe that gives something else under the same index each time it starts over."""
+
+    @property
+    def draws(self) -> int:
+        """How often that was so far; a stage that remembers rows knows by it when to forget them."""
+        raise NotImplementedError
+
+
+def redrawn_stages(source: Any) -> list[Redrawn]:
+    """Those of the stages of a pipeline whose rows change when they start over."""
+    return [stage for stage in stages(source).values() if isinstance(stage, Redrawn)]
+
+
+class ShufflerPipe(_ByRow, Redrawn):
     """Gives the rows of its input in a random order, by index and by iteration: a new order each epoch.
 
     Until the first `reset` or `iter` rows are in the order of the input. The input needs `__getitem__` and `__len__`.
@@ -78,10 +92,16 @@ class ShufflerPipe(_ByRow):
     def __init__(self, input: Any = None, *args: Any, seed: int | torch.Generator | None = None, **kwargs: Any) -> None:
         super().__init__(input, *args, **kwargs)
         self.check_input()
+        self.seed = seed
         self.generator = make_generator(seed)
         self.shuffles = 0  # how many orders there were so far
         self._order: np.ndarray | None = None
         self._drawn_from: torch.Tensor | None = None  # the generator's state before the order; None: a given order
+
+    @property
+    def draws(self) -> int:
+        """How many orders there were so far."""
+        return self.shuffles
 
     def check_input(self) -> None:
         """Check inputs to see if they implement `__getitem__` and `__len__`.
