@@ -225,6 +225,10 @@ def test_index_mappers_share_an_input_and_never_reset_it():
     assert stream.resets == 1  # the looping pipe starts it once
 
 
+def test_a_shuffler_shows_its_seed():
+    assert repr(ShufflerPipe(Message({"x": [1]}), seed=3)) == "ShufflerPipe(seed=3) <- Message(1 row: x)"
+
+
 def test_an_index_mapper_checks_its_lists_and_its_input():
     with pytest.raises(ValueError, match="expected one output index per input index, got 1 for 2"):
         IndexMapperPipe([1, 2], [3], input=data())
