@@ -19,6 +19,8 @@ from fireworks.utils.exceptions import ColumnError
 
 __all__ = ["RowFunction", "held_still"]
 
+_NUMBERS_AT_ONCE = 2**16
+
 
 @contextmanager
 def held_still(model: Any) -> Iterator[None]:
@@ -60,7 +62,7 @@ class RowFunction:
         message: The rows.
         input_column: The column that the function depends on.
         output_column: Where a model puts what it computes.
-        max_rows: How many rows the model gets at once.
+        max_rows: How many rows the model gets at once; by default fewer the more elements they have.
         differentiable: Whether gradients will be asked for; a column of integers is then computed with as reals.
     """
 
@@ -70,7 +72,7 @@ class RowFunction:
         message: Message,
         input_column: str,
         output_column: str,
-        max_rows: int,
+        max_rows: int | None,
         differentiable: bool,
     ) -> None:
         if isinstance(model, Model) and not model.inference_enabled:
@@ -80,13 +82,14 @@ class RowFunction:
         self.model = model
         self.input_column = input_column
         self.output_column = output_column
-        self.max_rows = max_rows
         self.takes_messages = is_stage(model) and not hasattr(type(model), "module_class")
         given = message.tensors([input_column])[input_column]
         self.given_dtype = given.dtype
         self.inputs = _constant(given)
         if differentiable and not (given.is_floating_point() or given.is_complex()):
             self.inputs = self.inputs.to(torch.get_default_dtype())
+        # Larger batches are hardly faster, and a model may keep much more of a row than the row itself.
+        self.max_rows = max_rows or min(max(_NUMBERS_AT_ONCE // max(self.inputs.shape[1:].numel(), 1), 8), 1024)
         others = message[[name for name in message.columns if name != input_column]]
         self.others = others.map(dict.fromkeys(others.tensor_message.keys(), _constant))
         self.outputs = self._outputs()

@@ -56,11 +56,11 @@ class Explainer(HookedPassThroughPipe):
         input_column: The column to attribute to. Integers are computed with as reals, except by occlusion.
         output_column: The column to explain, of a Model's messages; for other models, the name of their result.
         attribution_column: The name of the new column.
-        max_rows: How many rows (copies of rows, one for each output, step or window) the model gets at once: bounds the
-            memory.
+        max_rows: How many rows (copies of rows, one for each output, step or window) the model gets at once, which
+            bounds the memory; by default 1024, and fewer where a row has more than 64 elements, down to 8.
 
     Shapes:
-        attributions: (N, *output, *input), of the input's dtype; (N, *input) when outputs have no dimensions.
+        attributions: `(N, *output, *input)`, of the input's dtype; `(N, *input)` when outputs have no dimensions.
 
     Raises:
         ColumnError: There is no input column, or the model makes no output column.
@@ -78,7 +78,7 @@ class Explainer(HookedPassThroughPipe):
         output_column: str,
         *,
         attribution_column: str = "attributions",
-        max_rows: int = 256,
+        max_rows: int | None = None,
     ) -> None:
         super().__init__(input=input)
         if not callable(model):
@@ -90,7 +90,7 @@ class Explainer(HookedPassThroughPipe):
         self.input_column = input_column
         self.output_column = output_column
         self.attribution_column = attribution_column
-        self.max_rows = _positive("max_rows", max_rows)
+        self.max_rows = None if max_rows is None else _positive("max_rows", max_rows)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not args and not kwargs and not implements(self.input, "__call__"):
@@ -115,7 +115,7 @@ class Explainer(HookedPassThroughPipe):
             source: A Message (or a dict of columns), or the tensor of the input column for models that need no other.
 
         Returns:
-            (N, *output, *input).
+            `(N, *output, *input)`.
         """
         return self._attribute(self._message(source))[0]
 
@@ -444,7 +444,7 @@ class Occlusion(BaselineExplainer):
         **options: `attribution_column` and `max_rows`, as for every Explainer.
 
     Shapes:
-        attributions: (N, *output, *input), of the output's dtype if that is floating point.
+        attributions: `(N, *output, *input)`, of the output's dtype if that is floating point.
 
     Source:
         M. D. Zeiler, R. Fergus (2014), Visualizing and understanding convolutional networks, ECCV.

@@ -246,6 +246,19 @@ def test_the_model_never_gets_more_rows_than_allowed_and_the_result_does_not_dep
     assert max(sizes) <= max_rows
 
 
+@pytest.mark.parametrize("elements, rows", [(1, 1024), (64, 1024), (128, 512), (2**16, 8)])
+def test_the_model_gets_fewer_rows_at_once_the_larger_they_are(elements, rows):
+    sizes = []
+
+    def counting(x):
+        sizes.append(len(x))
+        return x.sum(1)
+
+    GradientxInput(counting, None, "x", "y")(torch.zeros(rows + 1, elements))
+
+    assert max(sizes) == rows
+
+
 @pytest.mark.parametrize("method", COMPLETE)
 def test_contributions_add_up_to_the_change_from_the_baseline(method, module_and_shape):
     module, shape = module_and_shape
