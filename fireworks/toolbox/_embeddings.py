@@ -10,7 +10,7 @@ import zlib
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -215,12 +215,12 @@ def _read_lines(file: IO[bytes] | gzip.GzipFile, path: Path, dim: int | None) ->
     tokens: dict[str, int] = {}
     values = array("f")
     rows = 0
-    for number, fields in _chain(first, lines):
-        token, vector = _parse(fields, dim, is_guess, f"{path}, line {number}")
+    for number, line in chain(first, lines):
+        token, vector = _parse(line, dim, is_guess, f"{path}, line {number}")
         rows += 1
         if token not in tokens:
             tokens[token] = len(tokens)
-            values.extend(vector)
+            values.frombytes(vector.tobytes())
     if expected is not None and rows != expected[0]:
         raise FormatError(f"{path}: line 1 says {expected[0]} vectors, but there are {rows}; is the file complete?")
     if not tokens:
@@ -229,16 +229,11 @@ def _read_lines(file: IO[bytes] | gzip.GzipFile, path: Path, dim: int | None) ->
     return dict(zip(tokens, matrix.unbind(), strict=True))
 
 
-_Line = tuple[int, list[str]]
-
-
-def _chain(first: list[_Line], rest: Iterator[_Line]) -> Iterator[_Line]:
-    yield from first
-    yield from rest
+_Line = tuple[int, str]
 
 
 def _numbered_lines(file: IO[bytes] | gzip.GzipFile, path: Path) -> Iterator[_Line]:
-    """The fields of each line with its number; empty lines are left out."""
+    """Each line with its number; empty lines are left out."""
     for number, line in enumerate(file, start=1):
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -249,24 +244,23 @@ def _numbered_lines(file: IO[bytes] | gzip.GzipFile, path: Path) -> Iterator[_Li
             ) from error
         text = text.rstrip(" \t\r\n")
         if text:
-            yield number, _SPACES.split(text)
+            yield number, text
 
 
 def _header(first: list[_Line]) -> tuple[int, int] | None:
     """The number of vectors and of dimensions, when that is what the first line tells."""
-    if not first or len(first[0][1]) != 2:
+    fields = _SPACES.split(first[0][1]) if first else []
+    if len(fields) != 2 or not all(field.isascii() and field.isdigit() for field in fields):
         return None
-    count, dim = first[0][1]
-    if not (count.isascii() and count.isdigit() and dim.isascii() and dim.isdigit() and int(dim)):
-        return None
+    count, dim = map(int, fields)
     # It could also be a number as token, and a vector of one dimension.
-    fits = len(first) == 1 or len(first[1][1]) > int(dim)
-    return (int(count), int(dim)) if fits else None
+    fits = dim > 0 and (len(first) == 1 or len(_SPACES.split(first[1][1])) > dim)
+    return (count, dim) if fits else None
 
 
 def _guess_dim(first: list[_Line], path: Path) -> int:
     """How many numbers most of these lines end in, the first field being part of the token."""
-    counts = Counter(_numbers_at_end(fields[1:]) for _, fields in first)
+    counts = Counter(_numbers_at_end(_SPACES.split(line)[1:]) for _, line in first)
     dim = counts.most_common(1)[0][0] if counts else 1
     if not dim:
         raise FormatError(f"{path}, line {first[0][0]}: expected a token and its numbers, got {_shown(first[0][1])}")
@@ -290,26 +284,30 @@ def _is_number(field: str) -> bool:
     return True
 
 
-def _parse(fields: list[str], dim: int, is_guess: bool, where: str) -> tuple[str, list[float]]:
+def _parse(line: str, dim: int, is_guess: bool, where: str) -> tuple[str, np.ndarray]:
     """The token and the vector of a line."""
-    try:
-        vector = [float(field) for field in fields[-dim:]]
-    except ValueError:
-        vector = []
+    fields = line.split(" ")
+    if len(fields) != dim + 1 or "\t" in line:
+        fields = _SPACES.split(line)
     given = len(fields) - 1
     # More numbers than in other lines: rather a broken line than a token made of numbers.
     too_many = is_guess and given > dim and _numbers_at_end(fields[1:]) == given
+    try:
+        vector = np.array(fields[-dim:], dtype=np.float64)
+    except ValueError:
+        vector = np.empty(0)
     if given < dim or len(vector) != dim or too_many:
-        found = _numbers_at_end(fields[1:])
         advice = "; if the rest belongs to the token, give dim=" if too_many else ""
         raise FormatError(
-            f"{where}: expected a token and {dim} numbers, got {found} numbers in {_shown(fields)}{advice}"
+            f"{where}: expected a token and {dim} numbers, got {_numbers_at_end(fields[1:])} numbers in "
+            f"{_shown(line)}{advice}"
         )
-    if not all(abs(value) < float("inf") for value in vector):
-        raise FormatError(f"{where}: expected finite numbers, got {_shown(fields)}")
-    return " ".join(fields[:-dim]), vector
+    with np.errstate(over="ignore"):
+        single = vector.astype(np.float32)
+    if not np.isfinite(single).all():
+        raise FormatError(f"{where}: expected finite numbers, got {_shown(line)}")
+    return " ".join(fields[:-dim]), single
 
 
-def _shown(fields: list[str]) -> str:
-    text = " ".join(fields)
-    return repr(text if len(text) <= 60 else text[:57] + "...")
+def _shown(line: str) -> str:
+    return repr(line if len(line) <= 60 else line[:57] + "...")

@@ -342,6 +342,10 @@ def _as_tensor(values: Any) -> torch.Tensor:
             return torch.stack(list(values))
         if isinstance(values[0], np.ndarray):
             return torch.from_numpy(np.stack(values))
+        if type(values[0]) is int:
+            integers = np.array(values)  # takes a quarter of the time of torch
+            if integers.dtype == np.int64:
+                return torch.from_numpy(integers)
     if isinstance(values, np.ndarray):
         return torch.from_numpy(values.copy())  # it may be read-only, as what pandas gives is
     if isinstance(values, range):

@@ -320,6 +320,7 @@ def test_numbers_as_tokens_are_not_taken_for_a_header(tmp_path):
         ("a 1 2\nb 1 x\nc 1 2\n", "v.txt, line 2: expected a token and 2 numbers, got 0 numbers in 'b 1 x'"),
         ("a 1 2\n\nb 1 2 3\nc 1 2\n", "v.txt, line 3: expected a token and 2 numbers, got 3 numbers"),
         ("a 1 2\nb 1 nan\n", "v.txt, line 2: expected finite numbers, got 'b 1 nan'"),
+        ("a 1 2\nb 1e39 1\n", "v.txt, line 2: expected finite numbers, got 'b 1e39 1'"),
         ("3 2\na 1 2\nb 1 2\n", "v.txt: line 1 says 3 vectors, but there are 2; is the file complete?"),
         ("2 3\na 1 2 3\nb 1 2\n", "v.txt, line 3: expected a token and 3 numbers, got 2 numbers"),
         ("", "v.txt: expected lines of a token and its numbers, but the file has none"),
