@@ -1,8 +1,8 @@
-"""Preprocessing: splitting a data set, and scaling its columns."""
+"""Preprocessing: splitting a data set, bringing its classes into balance, noise, and scaling its columns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import pandas as pd
@@ -11,11 +11,11 @@ import torch
 from fireworks.core.message import Message
 from fireworks.core.model import Model
 from fireworks.core.pipe import implements
-from fireworks.toolbox.pipes import IndexMapperPipe
+from fireworks.toolbox.pipes import IndexMapperPipe, NoisePipe, OversamplePipe
 from fireworks.utils.exceptions import ColumnError
 from fireworks.utils.seeding import make_generator
 
-__all__ = ["Normalizer", "train_test_split"]
+__all__ = ["Normalizer", "apply_noise", "oversample", "train_test_split"]
 
 _ROWS_PER_STEP = 4096  # of a data set that is one Message; bounds the memory that fitting takes
 
@@ -57,6 +57,66 @@ def train_test_split(
     chosen = [order[test_rows:].sort().values.numpy(), order[:test_rows].sort().values.numpy()]
     train, held_out = (IndexMapperPipe(range(len(indices)), indices, input=pipe) for indices in chosen)
     return train, held_out
+
+
+def oversample(
+    input: Any = None,
+    labels: str | Sequence[Any] = "labels",
+    *,
+    method: str = "repetition",
+    weights: Mapping[Any, float] | None = None,
+    rows: int | None = None,
+    seed: int | torch.Generator | None = None,
+) -> OversamplePipe:
+    """Brings the classes of a pipe into balance: rows of rare ones come more often, drawn anew in every epoch.
+
+    Args:
+        input: A pipe, a Message, or anything with `__getitem__` and `__len__`.
+        labels: The column of the labels; or the labels themselves, one per row.
+        method: 'repetition' gives every row, those of rare classes several times; 'sampling' draws rows with
+            replacement.
+        weights: Label → how often it comes, relative to the other labels; equally often by default.
+        rows: How many rows an epoch has, with 'sampling' only.
+        seed: An int or a generator; by default drawn from torch's global generator.
+
+    Returns:
+        An OversamplePipe, which tells more.
+
+    Example:
+        >>> data = Message({"x": [1, 2, 3, 4], "labels": ["a", "a", "a", "b"]})
+        >>> sorted(row["labels"][0] for row in oversample(data, seed=0))
+        ['a', 'a', 'a', 'b', 'b', 'b']
+    """
+    return OversamplePipe(input, labels, method=method, weights=weights, rows=rows, seed=seed)
+
+
+def apply_noise(
+    input: Any = None,
+    columns: str | Iterable[str] | None = None,
+    *,
+    kind: str = "gaussian",
+    scale: float | Mapping[str, float] = 0.1,
+    seed: int | torch.Generator | None = None,
+) -> NoisePipe:
+    """Adds random noise to columns of floating point: new noise in every epoch, the same for a row within one.
+
+    Args:
+        input: A pipe, a Message, or anything that a pipe reads from.
+        columns: The columns; by default those that `scale` names, or else every one of floating point.
+        kind: 'gaussian', 'uniform', or 'dropout', which sets numbers to zero.
+        scale: The standard deviation, the largest change, or the probability of a zero; one number, or column →
+            number.
+        seed: An int or a generator; by default drawn from torch's global generator.
+
+    Returns:
+        A NoisePipe, which tells more.
+
+    Example:
+        >>> noisy = apply_noise(Message({"x": torch.ones(1000)}), kind="dropout", scale=0.25, seed=0)
+        >>> bool(noisy[:]["x"].eq(0).sum() > 200), noisy[:]["x"].unique().tolist()
+        (True, [0.0, 1.0])
+    """
+    return NoisePipe(input, columns, kind=kind, scale=scale, seed=seed)
 
 
 class Normalizer(Model):
