@@ -4,6 +4,7 @@ from fireworks.toolbox import junctions, pipes, preprocessing, text
 from fireworks.toolbox.junctions import ClockworkHubJunction, HubJunction, RandomHubJunction, SwitchJunction
 from fireworks.toolbox.pipes import (
     BatchingPipe,
+    BioSeqPipe,
     BucketBatchingPipe,
     CachingPipe,
     FunctionPipe,
@@ -24,6 +25,7 @@ from fireworks.toolbox.preprocessing import Normalizer, apply_noise, oversample,
 
 __all__ = [
     "BatchingPipe",
+    "BioSeqPipe",
     "BucketBatchingPipe",
     "CachingPipe",
     "ClockworkHubJunction",

@@ -1,5 +1,6 @@
 """Ready-made pipes.
 
+    BioSeqPipe          records of a file of sequences: FASTA, FASTQ, and all that Biopython reads
     LoopingPipe         rows by index, over something that can only be iterated
     CachingPipe         remembers rows that were read by index
     ShufflerPipe        the rows in a random order, a new one each epoch
@@ -27,11 +28,13 @@ from fireworks.toolbox._pipes.columns import FunctionPipe, GradientPipe, Labeler
 from fireworks.toolbox._pipes.looping import LoopingPipe
 from fireworks.toolbox._pipes.noise import NoisePipe
 from fireworks.toolbox._pipes.ordering import IndexMapperPipe, ShufflerPipe
+from fireworks.toolbox._pipes.sequences import BioSeqPipe
 from fireworks.toolbox._pipes.sizing import BucketBatchingPipe, SizeBatchingPipe
 from fireworks.toolbox._pipes.tokens import TokenizerPipe
 
 __all__ = [
     "BatchingPipe",
+    "BioSeqPipe",
     "BucketBatchingPipe",
     "CachingPipe",
     "FunctionPipe",
