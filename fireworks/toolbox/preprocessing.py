@@ -220,7 +220,7 @@ class Normalizer(Model):
             self._learn(message)
         return self
 
-    def update(self, message: Message, method: str = "next") -> None:
+    def update(self, message: Message, method: str = "next") -> None:  # type: ignore[override]
         """Learns from a message that `next` yields; looking at rows by index or by a call teaches nothing."""
         if method == "next":
             self._learn(message)
@@ -246,7 +246,7 @@ class Normalizer(Model):
             means[name], variances[name] = mean, variance
         self.count, self.mean, self.variance = total, means, variances
 
-    def forward(self, batch: Message) -> Message:  # type: ignore[override]
+    def forward(self, batch: Message) -> Message:
         """The batch with its columns scaled; other columns are as they were."""
         means, variances = self._statistics("mean"), self._statistics("variance")
         if not means:
