@@ -793,6 +793,17 @@ def test_what_the_parsers_of_other_formats_say_comes_with_file_and_record(tmp_pa
     assert len(str(caught.value)) < 600
 
 
+@pytest.mark.parametrize("filetype", ["genbank", "embl", "imgt", "phd", "seqxml"])
+@pytest.mark.parametrize("left_out", [5, 30])
+def test_a_file_of_another_format_that_is_cut_off_is_reported(tmp_path, filetype, left_out):
+    SeqIO.write(records(), tmp_path / "records", filetype)
+    pipe = BioSeqPipe(write(tmp_path, (tmp_path / "records").read_bytes()[:-left_out]), filetype=filetype)
+
+    assert rows_in([next(pipe), next(pipe)])[1][1] in ("gene1.1", "gene1")
+    with pytest.raises(FormatError, match=r"genes.fasta, record 2 \(counted from 0\): expected a .* record, but"):
+        next(pipe)
+
+
 def test_an_error_names_the_pipeline(tmp_path):
     pipe = BatchingPipe(BioSeqPipe(write(tmp_path, b">a\nAC\n>b\n\xff\n")), batch_size=2)
 

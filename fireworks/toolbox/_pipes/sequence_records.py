@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import warnings
 import zlib
 from array import array
 from collections.abc import Callable, Iterator
@@ -332,8 +333,13 @@ class ParsedRecords:
             raise self._malformed(error) from error
 
     def _next(self) -> Any:
+        from Bio import BiopythonParserWarning
+
         try:
-            record = next(self._records, None)
+            with warnings.catch_warnings():
+                # Where GenBank files are cut off, the parser only warns, and gives what there is.
+                warnings.filterwarnings("error", message="Premature end", category=BiopythonParserWarning)
+                record = next(self._records, None)
         except Exception as error:  # parsers of malformed files fail in any way
             raise self._malformed(error) from error
         if record is not None:
