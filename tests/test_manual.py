@@ -6,7 +6,6 @@ from operator import attrgetter
 
 import pytest
 
-# BioSeqPipe is not here yet.
 MANUAL = {
     "fireworks.core.message": [
         "Message(metadata, length)",
@@ -100,6 +99,9 @@ MANUAL = {
         "slice_to_list(s)",
     ],
     "fireworks.toolbox.pipes": [
+        "BioSeqPipe(path, input, filetype)",
+        "BioSeqPipe.name",
+        "BioSeqPipe.reset()",
         "BatchingPipe(batch_size)",
         "BatchingPipe.reset()",
         "CachingPipe(input, cache_size, buffer_size, cache_type, infinite)",
