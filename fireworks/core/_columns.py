@@ -280,9 +280,9 @@ def from_tensor(tensor: torch.Tensor) -> tuple[Array, Any]:
 
 def join_tensors(tensors: Sequence[torch.Tensor], name: str) -> torch.Tensor:
     """The rows of several tensors, one after the other; torch's promotion of dtypes."""
-    shapes = {tuple(tensor.shape[1:]) for tensor in tensors}
+    shapes = {tensor.shape[1:] for tensor in tensors}
     if len(shapes) > 1:
-        raise LengthError(f"column {name!r} has rows of different shapes: {_some(shapes)}")
+        raise LengthError(f"column {name!r} has rows of different shapes: {_some(map(tuple, shapes))}")
     try:
         return torch.cat(list(tensors))
     except RuntimeError as error:

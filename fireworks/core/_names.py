@@ -14,6 +14,8 @@ from fireworks.utils.exceptions import ColumnError, LengthError
 def names_columns(index: Any) -> bool:
     """Does this index name columns (one name or a list of them), rather than rows?"""
     kind = type(index)
+    if kind is slice or kind is int:
+        return False
     if kind is list or kind is tuple:
         return bool(index) and isinstance(index[0], str)
     if isinstance(index, (np.ndarray, pd.Index, pd.Series)):

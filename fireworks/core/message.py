@@ -92,41 +92,44 @@ class Message(Rows):
     ) -> None:
         if len(args) > 2:
             raise TypeError(f"expected at most two positional arguments, tensors and frame, got {len(args)}")
-        self._set({}, {}, {})
         halves = [half for half in (*args, tensors, df, metadata) if half is not None]
         if len(halves) == 1 and isinstance(halves[0], Message) and length is None:
             source = halves[0]._checked()
             self._set(dict(source._tensors), dict(source._arrays), source._dtypes)
             self._frame = None if source._frame is None else _renumbered(source._frame.copy(deep=False))
             return
-        columns: dict[str, Any] = {}
+        columns: Mapping[str, Any] = {}
         for half in halves:
-            given = dict(_columns_of(half))
+            given = _columns_of(half)
             if columns:
                 _warn_replaced([name for name in given if name in columns], "Message", stacklevel=2)
-            columns |= given
+                given = {**columns, **given}
+            columns = given
         self._build(columns, length)
 
     def _build(self, columns: Mapping[str, Any], length: int | None) -> None:
         check_names(columns)
+        tensors: dict[str, Any] = {}
+        arrays: dict[str, Any] = {}
         dtypes: dict[str, Any] = {}
         scalars: dict[str, Any] = {}
+        lengths: dict[str, int] = {}
+        frame_lengths: dict[str, int] = {}
         for name, values in columns.items():
             if isinstance(values, torch.Tensor) and values.ndim:
-                self._tensors[name] = values
-            elif type(values) is Column:
-                self._arrays[name], dtypes[name] = values.array, values.dtype
-            elif _columns.is_scalar(values):
+                tensors[name] = values
+                lengths[name] = values.shape[0]
+            elif type(values) is not Column and _columns.is_scalar(values):
                 scalars[name] = values
-                half: dict[str, Any] = self._tensors if isinstance(values, torch.Tensor) else self._arrays
+                half = tensors if isinstance(values, torch.Tensor) else arrays
                 half[name] = None  # keeps its place in the order until the number of rows is known
             else:
-                self._arrays[name], dtypes[name] = _columns.from_values(values, name)
-        self._dtypes = dtypes
-        given = {
-            name: len(half[name]) for half in (self._tensors, self._arrays) for name in half if name not in scalars
-        }
-        rows = one_length(given) if given else 1 if length is None else length
+                column = values if type(values) is Column else Column(*_columns.from_values(values, name))
+                arrays[name], dtypes[name] = column.array, column.dtype
+                frame_lengths[name] = len(column)
+        self._set(tensors, arrays, dtypes)
+        lengths |= frame_lengths
+        rows = one_length(lengths) if lengths else 1 if length is None else length
         for name, value in scalars.items():
             self._put(name, _columns.repeat_scalar(value, rows))
         if length is not None and columns and rows != length:
@@ -461,10 +464,9 @@ class Message(Rows):
         self._checked()
         functions = mapping if isinstance(mapping, Mapping) else dict.fromkeys(self.columns, mapping)
         self._known(functions)
-        kept = {name: self._as_given(name) for name in self.columns if name not in functions}
-        columns = {
-            name: functions[name](self._column(name)) if name in functions else kept[name] for name in self.columns
-        }
+        names = self.columns
+        kept = {name: self._as_given(name) for name in names if name not in functions}
+        columns = {name: kept[name] if name in kept else functions[name](self._column(name)) for name in names}
         return Message(columns, length=len(self) if all(map(_columns.is_scalar, columns.values())) else None)
 
     def permute(self, index: RowIndex) -> Message:
@@ -761,19 +763,21 @@ def _unpickle(packed: dict[str, Any], arrays: dict[str, Array], dtypes: dict[str
     return Message.__new__(Message)._set(_formats.unpack_tensors(packed), arrays, dtypes)
 
 
-def _columns_of(half: Any) -> Iterable[tuple[str, Any]]:
+def _columns_of(half: Any) -> Mapping[str, Any]:
     """Names and values of anything that a message can be made of."""
+    if type(half) is dict:
+        return half
     if isinstance(half, Message):
         half._checked()
-        return [(name, half._as_given(name)) for name in half.columns]
+        return {name: half._as_given(name) for name in half.columns}
     if isinstance(half, TensorMessage):
-        return half._tensors.items()
+        return half._tensors
     if isinstance(half, pd.DataFrame):
         check_names(half.columns)
         arrays, dtypes = _columns.from_frame(half)
-        return [(name, Column(array, dtypes[name])) for name, array in arrays.items()]
+        return {name: Column(array, dtypes[name]) for name, array in arrays.items()}
     if isinstance(half, Mapping):
-        return half.items()
+        return half
     raise TypeError(
         f"a Message is made of a dict of columns, a DataFrame or a message, got {type(half).__name__}; "
         "for one row of arbitrary objects use Message.from_objects"
@@ -872,26 +876,29 @@ def cat(list_of_args: Iterable[MessageLike]) -> Message:
         {'a': [1, 2]}
     """
     messages = [item._checked() if isinstance(item, Message) else Message(item) for item in list_of_args]
-    messages = [message for message in messages if message.columns]
+    messages = [message for message in messages if message._tensors or message._frame_names()]
     if not messages:
         return Message()
     first, *others = messages
     if not others:
         return Message(first)
-    names = first.columns
-    for other in others:
-        if other.columns != names:
-            check_same_columns(names, other.columns)
-    frame_names = first._frame_names()
-    as_frames = [
-        m if not any(name in m._tensors for name in frame_names) else m.to_dataframe(frame_names) for m in others
-    ]
-    columns = {name: _columns.join_arrays([m._array(name) for m in (first, *as_frames)]) for name in frame_names}
+    alike = [first, *(_arranged_like(first, other) for other in others)]
+    columns = {name: _columns.join_arrays([m._array(name) for m in alike]) for name in first._frame_names()}
     return Message.__new__(Message)._set(
-        {name: _columns.join_tensors([m._to_tensor(name) for m in messages], name) for name in first._tensors},
+        {name: _columns.join_tensors([m._to_tensor(name) for m in alike], name) for name in first._tensors},
         {name: array for name, (array, _) in columns.items()},
         {name: dtype for name, (_, dtype) in columns.items()},
     )
+
+
+def _arranged_like(first: Message, other: Message) -> Message:
+    """A message of the same columns, all of those in its frame half that are so in the first one."""
+    names, given = first.columns, other.columns
+    if given == names and len(other._tensors) == len(first._tensors):
+        return other
+    check_same_columns(names, given)
+    moved = [name for name in first._frame_names() if name in other._tensors]
+    return other.to_dataframe(moved) if moved else other
 
 
 def merge(list_of_args: Iterable[MessageLike]) -> Message:
