@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +30,7 @@ class LossRecord:
         self._epochs_before = self._iterations_before = 0
 
     def start_run(self, state: State) -> None:
-        """Take note that an engine starts, or goes on, with this state."""
+        """Take note that an engine starts with this state; not that it goes on with a run that is recorded already."""
         if self._epochs:
             self._epochs_before = self._epochs[-1] - state.epoch
             self._iterations_before = self._iterations[-1] - state.iteration
@@ -77,8 +78,39 @@ class LossRecord:
     def mean_of_last_epoch(self) -> float:
         """The mean loss of the steps of the epoch that was trained last."""
         self._read()
-        losses, epochs = np.array(self._losses), np.array(self._epochs)
-        return float(losses[epochs == epochs[-1]].mean())
+        start = bisect_left(self._epochs, self._epochs[-1])
+        return float(np.mean(self._losses[start:]))
+
+    def place(self, state: State) -> tuple[int, int]:
+        """Epoch and iteration of an engine, counted over all runs."""
+        return self._epochs_before + state.epoch, self._iterations_before + state.iteration
+
+    def points(self, start: int) -> tuple[list[int], list[float]]:
+        """Iterations and losses from a step on."""
+        self._read()
+        return self._iterations[start:].tolist(), self._losses[start:].tolist()
+
+    def __len__(self) -> int:
+        return len(self._epochs)
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything recorded, as arrays."""
+        self._read()
+        return {
+            "epochs": np.array(self._epochs),
+            "iterations": np.array(self._iterations),
+            "losses": np.array(self._losses),
+            "before": [self._epochs_before, self._iterations_before],
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `get_state` gave."""
+        self._unread.clear()
+        self._epochs = array("q", state["epochs"].tolist())
+        self._iterations = array("q", state["iterations"].tolist())
+        self._losses = array("d", state["losses"].tolist())
+        self._checked = len(self._losses)
+        self._epochs_before, self._iterations_before = state["before"]
 
     def message(self) -> Message:
         """All of it, with the columns `epoch`, `iteration` and `loss`."""

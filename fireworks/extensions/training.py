@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import inspect
 import logging
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,90 +21,44 @@ from torch.nn import Module, Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-from fireworks.core.cursor import is_once_only, items_per_epoch, length_of
+from fireworks.core.cursor import is_once_only, length_of
 from fireworks.core.junction import Junction
 from fireworks.core.message import Message
 from fireworks.core.model import Model
-from fireworks.core.pipe import Pipe
-from fireworks.core.state import stages
-from fireworks.extensions._losses import LossRecord, not_finite
+from fireworks.core.state import State, check_names, collect_state, restore_state, snapshot
+from fireworks.extensions._checkpoints import CheckpointFiles, Checkpointing, checkpoint_at, find_checkpoint
+from fireworks.extensions._losses import LossRecord
+from fireworks.extensions._metrics import MetricRecord
 from fireworks.extensions._optimizers import build_optimizer
 from fireworks.extensions._progress import progress_bar, somebody_watches
+from fireworks.extensions._randomness import global_generators, set_global_generators
+from fireworks.extensions._reading import BatchReader, run_engine
+from fireworks.extensions._steps import (
+    Loss,
+    Step,
+    TrainingStep,
+    default_evaluation_closure,
+    default_training_closure,
+    evaluation_mode,
+)
+from fireworks.extensions._stopping import EarlyStopping, StoppingRule
 from fireworks.utils.events import visdom_loss_handler
+from fireworks.utils.exceptions import FormatError, StateError, did_you_mean
 
-__all__ = ["IgniteJunction", "default_evaluation_closure", "default_training_closure"]
-
-Step = Callable[[Engine, Any], Any]
-Loss = Callable[[Any], torch.Tensor]
+__all__ = [
+    "Checkpointing",
+    "EarlyStopping",
+    "IgniteJunction",
+    "default_evaluation_closure",
+    "default_training_closure",
+]
 
 # ignite logs each exception as well as raising it; without a handler Python would print the log, too.
 _LOGGER = logging.getLogger("fireworks.training")
 _LOGGER.addHandler(logging.NullHandler())
 
-
-def default_training_closure(model: Module, optimizer: Optimizer, loss: Loss) -> Step:
-    """The usual training step: compute, differentiate, step.
-
-    Give a function like it as `update_function` to train in another way.
-
-    Args:
-        model: Called with what the data set yields.
-        optimizer: Of the model's parameters.
-        loss: Makes one number of the model's output.
-
-    Returns:
-        A function of engine and batch, which returns `{'loss': detached tensor, 'output': the model's output}`.
-
-    Raises:
-        FloatingPointError: (The function.) The loss is not finite; the parameters stay as they were before the step.
-        TypeError: (The function.) The loss is not a tensor of one value.
-    """
-
-    def differentiate(engine: Engine, batch: Any) -> tuple[torch.Tensor, Any]:
-        optimizer.zero_grad()
-        output = model(batch)
-        value = loss(output)
-        _check_loss(value, engine, batch)
-        value.backward()
-        return value, output
-
-    def step(engine: Engine, batch: Any) -> dict[str, Any]:
-        value, output = differentiate(engine, batch)
-        optimizer.step()
-        return {"loss": value.detach(), "output": output}
-
-    def step_by_closure(engine: Engine, batch: Any) -> dict[str, Any]:
-        results: list[tuple[torch.Tensor, Any]] = []
-
-        def compute() -> Any:
-            results.append(differentiate(engine, batch))
-            return results[-1][0]
-
-        optimizer.step(compute)
-        value, output = results[0]
-        return {"loss": value.detach(), "output": output}
-
-    # LBFGS computes the loss several times in a step.
-    return step_by_closure if isinstance(optimizer, torch.optim.LBFGS) else step
-
-
-def default_evaluation_closure(model: Module, loss: Loss | None = None) -> Step:
-    """The usual evaluation step: compute, without gradients.
-
-    Args:
-        model: Called with what the data set yields.
-        loss: Makes one number of the model's output; None for the output alone.
-
-    Returns:
-        A function of engine and batch, which returns `{'output': the model's output, 'loss': tensor}`.
-    """
-
-    def step(engine: Engine, batch: Any) -> dict[str, Any]:
-        with torch.no_grad():
-            output = model(batch)
-            return {"output": output} if loss is None else {"output": output, "loss": loss(output)}
-
-    return step
+# The data that a junction reads: what they are is no state of its own, where they stand is theirs.
+_DATA = ("dataset", "eval_set")
 
 
 class IgniteJunction(Junction):
@@ -121,6 +76,11 @@ class IgniteJunction(Junction):
         scheduler: Name or class of `torch.optim.lr_scheduler`, or a function that takes the optimizer. It is stepped
             after each epoch (OneCycleLR, CyclicLR: each step; ReduceLROnPlateau gets the mean loss of the epoch).
         update_function: Makes the training step from model, optimizer and loss, like `default_training_closure`.
+        clip_norm: Scale gradients down so that the norm of all of them together is at most this.
+        accumulate: Step after so many batches, with the mean of their gradients; at the end of an epoch after fewer.
+        precision: 'bfloat16' or 'float16' to compute in it where that is safe.
+        early_stopping: An `EarlyStopping`, or just its patience in epochs.
+        checkpoint: A `Checkpointing`, or just its folder.
         visdom: Plot the loss on a visdom server. Without one there is a warning, and training goes on.
         environment: Of visdom.
         description: Names the plots; the model's class by default.
@@ -161,6 +121,9 @@ class IgniteJunction(Junction):
     loss: Any = None
     update_function: Any = None
     visdom = environment = description = progress = None
+    clip_norm = accumulate = precision = None
+    early_stopping: Any = None
+    checkpoint: Any = None
 
     def __init__(
         self,
@@ -173,6 +136,12 @@ class IgniteJunction(Junction):
         environment: str = "main",
         description: str | None = None,
         progress: bool | None = None,
+        *,
+        clip_norm: float | None = None,
+        accumulate: int = 1,
+        precision: str | None = None,
+        early_stopping: EarlyStopping | int | None = None,
+        checkpoint: Checkpointing | str | PathLike[str] | None = None,
         **arguments: Any,
     ) -> None:
         super().__init__(components=components)
@@ -183,36 +152,84 @@ class IgniteJunction(Junction):
         self.environment = environment
         self.description = description
         self.progress = progress
+        self.clip_norm, self.accumulate, self.precision = clip_norm, accumulate, precision
+        self.early_stopping = EarlyStopping(early_stopping) if isinstance(early_stopping, int) else early_stopping
+        self.checkpoint = Checkpointing(checkpoint) if isinstance(checkpoint, (str, PathLike)) else checkpoint
+        _check_kind(self.early_stopping, EarlyStopping, "early_stopping", "an EarlyStopping, a number of epochs")
+        _check_kind(self.checkpoint, Checkpointing, "checkpoint", "a Checkpointing, a folder")
         self.optimizer, self.scheduler = build_optimizer(
             _parameters(self.model), optimizer, scheduler, arguments, _OWN_ARGUMENTS
         )
         self._trained = self.model
         self._history = LossRecord()
-        self._update = update_function(self.model, self.optimizer, loss)
+        self._metrics = MetricRecord()
+        self._reader = BatchReader([])
+        self._progress: dict[str, Any] | None = None  # of the run that a state was taken of, until it goes on
+        self._goes_on = False
+        self._stopping = self._make_stopping_rule()
+        self._files = None if self.checkpoint is None else CheckpointFiles(self.checkpoint)
+        self._update = self._make_step()
         self.engine = _make_engine(self._step)
         self.engine.add_event_handler(Events.STARTED, self._start)
-        self._attach_scheduler()
-        self._evaluate = default_evaluation_closure(self.model, loss)
+        self.engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish_epoch)
+        if isinstance(self.scheduler, (OneCycleLR, CyclicLR)):
+            self.engine.add_event_handler(Events.ITERATION_COMPLETED, self._step_scheduler)
+        self._evaluate = default_evaluation_closure(self.model, loss, precision)
         self._evaluated: list[tuple[torch.Tensor, int]] = []
         self.evaluator = _make_engine(self._evaluation_step)
         if visdom:
             engines = {"trainer": self.engine, "evaluator": self.evaluator}
             visdom_loss_handler(engines, description or type(self.model).__name__, environment=environment)
 
+    def _make_step(self) -> Step:
+        """The training step, with those options that differ from what it does by itself."""
+        options = {"clip_norm": self.clip_norm, "precision": self.precision}
+        options = {name: value for name, value in options.items() if value is not None}
+        if self.accumulate != 1:
+            options["accumulate"] = self.accumulate
+        parameters = inspect.signature(self.update_function).parameters
+        takes_all = any(item.kind is inspect.Parameter.VAR_KEYWORD for item in parameters.values())
+        unknown = [name for name in options if name not in parameters and not takes_all]
+        if unknown:
+            raise TypeError(
+                f"{', '.join(unknown)}: options of default_training_closure, and the given update_function has no "
+                "arguments of that name; add them, or do in it what they ask for"
+            )
+        return self.update_function(self.model, self.optimizer, self.loss, **options)
+
+    def _make_stopping_rule(self) -> StoppingRule | None:
+        if self.early_stopping is None:
+            return None
+        default = "eval_loss" if "eval_set" in self.components and self.loss is not None else "loss"
+        return StoppingRule(self.early_stopping, self.early_stopping.metric or default)
+
     # --- training -----------------------------------------------------------------------------------------------------
 
-    def train(self, dataset: Any = None, max_epochs: int = 10) -> EngineState:
+    def train(
+        self, dataset: Any = None, max_epochs: int = 10, resume: bool | str | PathLike[str] = False
+    ) -> EngineState:
         """Train for so many epochs. A second call trains for as many more, from the parameters as they are.
+
+        To resume a run, build the junction as it was, and call `train` with the same data set and `max_epochs`: what
+        follows is exactly what would have followed without the interruption, wherever in an epoch that was. Handlers
+        of `STARTED` (and in the middle of an epoch `EPOCH_STARTED`) run once more; ignite metrics that are attached to
+        the training engine begin anew. A run that is over stays as it is.
 
         Args:
             dataset: What to train on; the component `dataset` by default.
             max_epochs: How often to go through it.
+            resume: A checkpoint's file, or a folder, of which the newest sound one is taken. True: the state that
+                `set_state` was given, or the checkpoints that this junction writes; from the start if there is neither.
 
         Returns:
             The state of the engine.
 
         Raises:
-            FloatingPointError: The loss is not finite; says in which epoch and iteration.
+            FileExistsError: The folder for checkpoints has some already, and the run is not resumed from its newest.
+            FileNotFoundError: `resume` names no file and no folder with checkpoints.
+            FloatingPointError: The loss is not finite; says in which epoch, iteration and rows of the batch.
+            FormatError: The file to resume from is damaged.
+            StateError: It is of another model, optimizer or pipeline.
             TypeError: The data set cannot be iterated over, or not that often.
             ValueError: The data set yields nothing.
         """
@@ -227,20 +244,33 @@ class IgniteJunction(Junction):
                 f"a {type(given).__name__} can be read once, and {max_epochs} epochs read it {max_epochs} times; "
                 "give a list or a pipe, or max_epochs=1"
             )
-        shown = somebody_watches() if self.progress is None else self.progress
-        with progress_bar(self.engine, self._history.last) if shown else nullcontext():
-            state = _run(self.engine, given, max_epochs)
+        self._reader = BatchReader(given, known=self)
+        progress = self._find_progress(resume)
+        if progress is not None and self._is_over(progress, max_epochs):
+            return self.engine.state
+        with self._handlers():
+            self._goes_on = progress is not None
+            state = run_engine(self.engine, self._reader, max_epochs, progress)
         self._history.check()
         return state
 
-    def run(self, dataset: Any = None, max_epochs: int = 10) -> EngineState:
+    def run(self, dataset: Any = None, max_epochs: int = 10, resume: bool | str | PathLike[str] = False) -> EngineState:
         """A second name of `train`."""
-        return self.train(dataset, max_epochs)
+        return self.train(dataset, max_epochs, resume)
 
     @property
     def history(self) -> Message:
         """The loss of every step so far, in the columns `epoch`, `iteration` (counted over all runs) and `loss`."""
         return self._history.message()
+
+    @property
+    def metric_history(self) -> Message:
+        """What was measured after each epoch: a row per epoch, a column per metric, NaN where one was not measured.
+
+        `loss` is the mean over the epoch, metrics of the engine have their own names. Those of `evaluate`, on the
+        `eval_set`, have `eval_` before them.
+        """
+        return self._metrics.message()
 
     def _step(self, engine: Engine, batch: Any) -> Any:
         output = self._update(engine, batch)
@@ -248,20 +278,216 @@ class IgniteJunction(Junction):
         return output
 
     def _start(self, engine: Engine) -> None:
-        self._history.start_run(engine.state)
+        if not self._goes_on:
+            self._history.start_run(engine.state)
+            if isinstance(self._update, TrainingStep):
+                self._update.restart()
         if not self.model.training:
             self.model.train()
 
-    def _attach_scheduler(self) -> None:
+    def _finish_epoch(self) -> None:
+        """Before all other handlers of the end of an epoch."""
+        if isinstance(self._update, TrainingStep):
+            self._update.finish()
+
+    def _end_epoch(self) -> None:
+        """After all other handlers of the end of an epoch: a state taken by one is of the last step."""
+        self._measure()
         scheduler = self.scheduler
         if isinstance(scheduler, ReduceLROnPlateau):
-            self.engine.add_event_handler(
-                Events.EPOCH_COMPLETED, lambda: scheduler.step(self._history.mean_of_last_epoch())
-            )
-        elif scheduler is not None:
-            each_step = isinstance(scheduler, (OneCycleLR, CyclicLR))
-            event = Events.ITERATION_COMPLETED if each_step else Events.EPOCH_COMPLETED
-            self.engine.add_event_handler(event, lambda: scheduler.step())
+            scheduler.step(self._history.mean_of_last_epoch())
+        elif not isinstance(scheduler, (OneCycleLR, CyclicLR)):
+            self._step_scheduler()
+        self._reader.position = None
+
+    @contextmanager
+    def _handlers(self) -> Iterator[None]:
+        """What happens beside the steps of a run, after the handlers that were attached before it."""
+        with ExitStack() as handlers:
+            if self.progress or (self.progress is None and somebody_watches()):
+                handlers.enter_context(progress_bar(self.engine, self._history.last))
+            attach = self.engine.add_event_handler
+            handlers.enter_context(attach(Events.STARTED, self._restore_generators))
+            handlers.enter_context(attach(Events.EPOCH_COMPLETED, self._end_epoch))
+            if self._files is not None:
+                self._files.start(self._place()[1])
+                for event, save in self._savers(self._files).items():
+                    handlers.enter_context(attach(event, save))
+            yield
+
+    def _place(self) -> tuple[int, int]:
+        """Epoch and iteration, counted over all runs."""
+        return self._history.place(self.engine.state)
+
+    def _measure(self) -> None:
+        """Record the metrics of the epoch that has just ended, and see whether there should be another one."""
+        epoch, iteration = self._place()
+        self._history.check()
+        own = {} if len(self._history) == 0 else {"loss": self._history.mean_of_last_epoch()}
+        self._metrics.record(epoch, iteration, {**own, **self.engine.state.metrics})
+        if self._stopping is not None:
+            self._stopping.see(self._measured(self._stopping.metric))
+            if self._stopping.is_met:
+                self.engine.terminate()
+
+    def _measured(self, name: str) -> float:
+        """A metric of the epoch that has just ended; the eval_set is evaluated for it when nobody did that yet."""
+        iteration = self._place()[1]
+        value = self._metrics.at(iteration, name)
+        if value is None and name.startswith("eval_") and "eval_set" in self.components:
+            self.evaluate()
+            value = self._metrics.at(iteration, name)
+        if value is None:
+            known = ", ".join(self._metrics.names()) or "(none)"
+            proposal = did_you_mean(name, self._metrics.names()) or "."
+            raise ValueError(f"there is no metric {name!r} to watch{proposal} Measured: {known}")
+        return value
+
+    def _step_scheduler(self) -> None:
+        scheduler, step = self.scheduler, self._update
+        # A training step that waits for more gradients, or that was left out, is none.
+        if scheduler is not None and (not isinstance(step, TrainingStep) or step.stepped):
+            scheduler.step()
+
+    # --- checkpoints --------------------------------------------------------------------------------------------------
+
+    def _savers(self, files: CheckpointFiles) -> dict[Events, Callable[[], None]]:
+        """When to save: also at once, so that what cannot be saved is known before it matters, and at the end."""
+
+        def save(is_best: bool = False) -> None:
+            files.save({"checkpoint": 1, "stages": collect_state(self)}, self._place()[1], is_best)
+
+        def save_at_start() -> None:
+            if not self._goes_on:
+                save()
+
+        def save_after_step() -> None:
+            if files.is_due(self._place()[1]):
+                save()
+
+        def save_after_epoch() -> None:
+            is_best = files.plan.best is not None and files.is_better(self._measured(files.plan.best))
+            if is_best or files.is_due_after_epoch(*self._place()):
+                save(is_best)
+
+        def save_at_end() -> None:
+            if files.saved_at != self._place()[1]:
+                save()
+
+        savers = {
+            Events.STARTED: save_at_start,
+            Events.EPOCH_COMPLETED: save_after_epoch,
+            Events.COMPLETED: save_at_end,
+        }
+        within = files.plan.every_iterations is not None or files.plan.every_seconds is not None
+        return {**savers, Events.ITERATION_COMPLETED: save_after_step} if within else savers
+
+    def _find_progress(self, resume: Any) -> dict[str, Any] | None:
+        """Load what is to be resumed; gives where its run stands, or None for a new run."""
+        if resume is False:
+            self._progress = None
+        elif resume is not True:
+            self._load(*checkpoint_at(Path(resume)))
+        elif self._progress is None and self._files is not None and self._files.folder.is_dir():
+            found = find_checkpoint(self._files.folder)
+            if found is not None:
+                self._load(*found)
+        progress, self._progress = self._progress, None
+        if progress is not None:
+            self._reader.set_state(progress["reading"])
+            self.engine.state.epoch, self.engine.state.iteration = progress["epoch"], progress["iteration"]
+            self._generators = progress["generators"]
+            return progress
+        return None
+
+    def _load(self, path: Path, content: Any) -> None:
+        if not isinstance(content, dict) or set(content) != {"checkpoint", "stages"}:
+            raise FormatError(f"{path} is a saved state, but no checkpoint of an IgniteJunction")
+        trained = {id(parameter) for parameter in _parameters(self.model)}
+        try:
+            restore_state(self, content["stages"])
+        except StateError as error:
+            raise StateError(f"{path} does not fit: {error}") from error
+        if {id(parameter) for parameter in _parameters(self.model)} != trained:
+            raise StateError(f"{path} is of a model whose parameters have other shapes")
+
+    def _is_over(self, progress: Mapping[str, Any], max_epochs: int) -> bool:
+        has_stopped = self._stopping is not None and self._stopping.is_met
+        return self._reader.position is None and (has_stopped or progress["epoch"] >= max_epochs)
+
+    def _restore_generators(self) -> None:
+        """After whatever was drawn since the checkpoint was loaded."""
+        if self._goes_on:
+            set_global_generators(self._generators)
+
+    # --- state --------------------------------------------------------------------------------------------------------
+
+    def _component_state(self) -> State:
+        return {name: value for name, value in super()._component_state().items() if name not in _DATA}
+
+    def _attribute_state(self) -> State:
+        # `engine` is no name that a component could have.
+        return {**super()._attribute_state(), "engine": snapshot(self._engine_state())}
+
+    def _engine_state(self) -> dict[str, Any]:
+        scheduler, step, stopping = self.scheduler, self._update, self._stopping
+        return {
+            "kinds": self._kinds(),
+            "progress": self._current_progress(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": None if scheduler is None else scheduler.state_dict(),
+            "step": step.get_state() if isinstance(step, TrainingStep) else None,
+            "stopping": None if stopping is None else stopping.get_state(),
+            "best": None if self._files is None else self._files.best,
+            "history": self._history.get_state(),
+            "metrics": self._metrics.get_state(),
+        }
+
+    def _kinds(self) -> dict[str, str]:
+        parts = {"optimizer": self.optimizer, "scheduler": self.scheduler, "stopping rule": self._stopping}
+        return {name: "none" if part is None else type(part).__name__ for name, part in parts.items()}
+
+    def _current_progress(self) -> dict[str, Any]:
+        if self._progress is not None:
+            return self._progress
+        return {
+            "epoch": self.engine.state.epoch,
+            "iteration": self.engine.state.iteration,
+            "reading": self._reader.get_state(),
+            "generators": global_generators(),
+        }
+
+    def _set_attribute_state(self, state: State) -> None:
+        engine = snapshot(state["engine"])
+        super()._set_attribute_state({name: value for name, value in state.items() if name != "engine"})
+        self._load_parts(engine)
+        self._history.set_state(engine["history"])
+        self._metrics.set_state(engine["metrics"])
+        self._progress = engine["progress"]
+
+    def _load_parts(self, state: Mapping[str, Any]) -> None:
+        check_names(state, self._engine_state(), what=type(self).__name__)
+        for part, kind in self._kinds().items():
+            if state["kinds"][part] != kind:
+                raise StateError(
+                    f"the {part} of the state is {state['kinds'][part]}, but of this junction it is {kind}"
+                )
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except ValueError as error:
+            raise StateError(
+                f"the state is of another optimizer than this {type(self.optimizer).__name__}: {error}"
+            ) from error
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+            # It would warn that its first step comes before the optimizer's, which was made before the state was taken.
+            vars(self.optimizer)["_opt_called"] = True
+        if self._stopping is not None:
+            self._stopping.set_state(state["stopping"])
+        if isinstance(self._update, TrainingStep) and state["step"] is not None:
+            self._update.set_state(state["step"])
+        if self._files is not None:
+            self._files.best = state["best"]
 
     # --- evaluation ---------------------------------------------------------------------------------------------------
 
@@ -293,8 +519,11 @@ class IgniteJunction(Junction):
             raise ValueError("there is no data set to evaluate on; give evaluate() one, or the junction an eval_set")
         self._evaluated.clear()
         with evaluation_mode(self.model, given):
-            metrics = _run(self.evaluator, given, max_epochs=1).metrics
-        return {**self._mean_loss(), **metrics}
+            metrics = run_engine(self.evaluator, BatchReader(given), max_epochs=1).metrics
+        result = {**self._mean_loss(), **metrics}
+        if dataset is None:
+            self._metrics.record(*self._place(), {f"eval_{name}": value for name, value in result.items()})
+        return result
 
     def _evaluation_step(self, engine: Engine, batch: Any) -> Any:
         result = self._evaluate(engine, batch)
@@ -336,60 +565,6 @@ class IgniteJunction(Junction):
 _OWN_ARGUMENTS = [name for name in inspect.signature(IgniteJunction).parameters if name != "arguments"]
 
 
-@contextmanager
-def evaluation_mode(*sources: Any) -> Iterator[None]:
-    """Meanwhile all models among the sources and up their chains are in evaluation mode, with their updates off."""
-    found = [stage for source in sources for stage in (*stages(source).values(), source)]
-    modules = [stage for stage in found if isinstance(stage, Module)]
-    training = {module: module.training for root in modules for module in root.modules()}
-    updating = [model for model in training if isinstance(model, Model) and model.updates_enabled]
-    try:
-        for module in modules:
-            module.eval()
-        for model in updating:
-            model.disable_updates()
-        yield
-    finally:
-        for module, was_training in training.items():
-            module.training = was_training
-        for model in updating:
-            model.enable_updates()
-
-
-class _Epochs:
-    """What an engine iterates over: from the start each time, whatever kind of data set it is."""
-
-    def __init__(self, dataset: Any) -> None:
-        if dataset is None or isinstance(dataset, (str, bytes)) or not _is_iterable(dataset):
-            raise TypeError(f"expected a pipe, a Message or an iterable of batches as data set, got {dataset!r:.80}")
-        self.length = items_per_epoch(dataset)
-        if not hasattr(type(dataset), "__iter__"):
-            dataset = Pipe(input=dataset)
-        self._items = dataset.as_dataset() if isinstance(dataset, Pipe) else dataset
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._items)
-
-
-def _is_iterable(dataset: Any) -> bool:
-    return hasattr(type(dataset), "__iter__") or hasattr(type(dataset), "__getitem__")
-
-
-def _run(engine: Engine, dataset: Any, max_epochs: int) -> EngineState:
-    """Runs an engine from epoch 1 on; by itself it would go on, or refuse, where the last run ended."""
-    epochs = _Epochs(dataset)
-    if epochs.length == 0:
-        raise ValueError(_NO_BATCHES.format(dataset))
-    engine.state.max_epochs = engine.state.max_iters = engine.state.epoch_length = None
-    state = engine.run(epochs, max_epochs=max_epochs, epoch_length=epochs.length)
-    if state.iteration == 0:
-        raise ValueError(_NO_BATCHES.format(dataset))
-    return state
-
-
-_NO_BATCHES = "the data set yields no batches: {!r:.200}"
-
-
 def _make_engine(step: Step) -> Engine:
     engine = Engine(step)
     engine.logger = _LOGGER
@@ -413,14 +588,6 @@ def _check_is_function(loss: Any, needed: bool) -> None:
         )
 
 
-def _check_loss(value: Any, engine: Engine, batch: Any) -> None:
-    """Before anything is changed: is this a loss that can be trained on?"""
-    if not isinstance(value, torch.Tensor) or value.numel() != 1:
-        got = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
-        raise TypeError(f"loss gives a tensor of one value, got {got}; take the mean or the sum")
-    if not value.requires_grad:
-        raise ValueError("the loss depends on no parameter that is to be trained; are all frozen, or was it detached?")
-    # On a GPU this look would make every step wait; there the record of losses looks, some steps later.
-    if value.is_cpu and not math.isfinite(value.item()):
-        rows = f" (a {type(batch).__name__} of {len(batch)} rows)" if hasattr(batch, "__len__") else ""
-        raise not_finite(value.item(), engine.state.epoch, engine.state.iteration, rows)
+def _check_kind(given: Any, expected: type, name: str, text: str) -> None:
+    if given is not None and not isinstance(given, expected):
+        raise TypeError(f"expected {text} or None as {name}, got {given!r:.80}")
