@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from fireworks.core.message import Message, TensorMessage
 from fireworks.utils.exceptions import did_you_mean
 from fireworks.utils.utils import describe_rows
 
-__all__ = ["MissText", "add_context", "describe", "describe_chain", "reporting", "unknown_arguments"]
+__all__ = ["MissText", "add_context", "check_no_arguments", "describe", "describe_chain", "reporting"]
 
 _LONGEST_VALUE = 40
 _MOST_COLUMNS = 6
@@ -177,17 +177,27 @@ def _reporting_generator(name: str, method: Callable[..., Any]) -> Callable[...,
     return report
 
 
-def unknown_arguments(pipe: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """The text of the error about arguments that a pipe does not take."""
-    parameters = inspect.signature(type(pipe).__init__).parameters.values()
-    positional_or_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    known = list(dict.fromkeys([*(item.name for item in parameters if item.kind in positional_or_keyword), "input"]))[
-        1:
-    ]
+def check_no_arguments(owner: object, args: Sequence[Any], kwargs: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Refuse the arguments that no constructor of an object has taken.
+
+    Args:
+        owner: What is being constructed; the parameters of its own `__init__` are proposed.
+        args: Positional arguments that are left.
+        kwargs: Keyword arguments that are left.
+        known: Names that its base class takes.
+
+    Raises:
+        TypeError: There are any; proposes the nearest argument of each.
+    """
+    if not args and not kwargs:
+        return
+    takes_names = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    _, *parameters = inspect.signature(type(owner).__init__).parameters.values()
+    known = list(dict.fromkeys([*(item.name for item in parameters if item.kind in takes_names), *known]))
     problems = [f"unknown argument {name!r}{did_you_mean(name, known).rstrip('?')}" for name in kwargs]
     if args:
         problems.append(f"{len(args)} positional arguments too many")
-    return f"{type(pipe).__name__}: {'; '.join(problems)}. It takes: {', '.join(known)}"
+    raise TypeError(f"{type(owner).__name__}: {'; '.join(problems)}. It takes: {', '.join(known)}")
 
 
 class MissText:

@@ -30,7 +30,7 @@ TEXT = pd.Series(["a"]).dtype
 OBJECT = np.dtype(object)
 
 # At most this many elements are gathered by numpy.take; beyond, torch.index_select wins by its threads. Measured.
-_SMALL_GATHER = 32_768
+SMALL_GATHER = 32_768
 NUMPY_DTYPES = frozenset(
     {torch.float32, torch.float64, torch.float16, torch.int64, torch.int32, torch.int16, torch.int8, torch.bool}
     | {torch.uint8, torch.uint16, torch.uint32, torch.uint64}
@@ -72,7 +72,7 @@ def _gather(tensor: torch.Tensor, positions: Any) -> torch.Tensor:
         and not tensor.requires_grad
         and tensor.dtype in NUMPY_DTYPES
         and tensor.layout is torch.strided
-        and positions.size * max(1, tensor.stride(0)) <= _SMALL_GATHER
+        and positions.size * max(1, tensor.stride(0)) <= SMALL_GATHER
     ):
         return torch.from_numpy(tensor.numpy().take(positions, 0))
     rows = torch.from_numpy(positions).to(tensor.device)

@@ -94,9 +94,8 @@ def _short(value: Any) -> str:
         return f"{type(value).__name__} of {len(value)}"
     try:
         return _clip(repr(value) if isinstance(value, (list, dict)) else str(value))
-    except (
-        Exception
-    ):  # anybody's objects, whose looks may fail (dates beyond Python's do); the rest is still worth seeing
+    # anybody's objects, whose looks may fail (dates beyond Python's do); the rest is still worth seeing
+    except Exception:
         return f"<{type(value).__name__}>"
 
 

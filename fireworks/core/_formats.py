@@ -20,9 +20,7 @@ import mmap as memory_map
 import os
 import struct
 import tarfile
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -36,6 +34,7 @@ from fireworks.core._columns import Array
 from fireworks.core._encoding import state_from_json, state_to_json
 from fireworks.core._names import check_names
 from fireworks.utils.exceptions import FormatError, MissingExtraError, StateError, did_you_mean
+from fireworks.utils.files import replacing
 
 if TYPE_CHECKING:
     from fireworks.core.message import Message
@@ -75,21 +74,6 @@ _NO_FILES = {"clipboard", "hdf", "iceberg", "sql"}  # formats whose path is none
 _CELLS = {bytes, Decimal, datetime.date, datetime.datetime, datetime.time, datetime.timedelta}
 # Whatever a file holds that is not as it should be, the libraries that read it say by one of these.
 _BROKEN = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, OSError, struct.error)
-
-
-# Files written whole or not at all
-
-
-@contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary name beside `path`; renamed to it when the block ends well, removed when it does not."""
-    target = Path(path)
-    temporary = target.with_name(f".{uuid.uuid4().hex[:12]}-{target.name}")  # keeps the suffix, which pandas reads
-    try:
-        yield temporary
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 # pandas' formats
@@ -462,9 +446,8 @@ def _columns_of_table(
     for position, (name, kind) in enumerate(zip(names, kinds, strict=True)):
         if kind == "pandas":
             array = frame.iloc[:, typed.index(position)].array
-            keep = isinstance(
-                array.dtype, pd.StringDtype
-            )  # text stays in Arrow: nothing is read before it is asked for
+            # text stays in Arrow: nothing is read before it is asked for
+            keep = isinstance(array.dtype, pd.StringDtype)
             arrays[name], dtypes[name] = (array, array.dtype) if keep else _columns.from_extension(array)
         elif kind == "nullable":
             nullable = table.column(position).to_pandas(types_mapper=_nullable_dtype).array

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from fireworks.core._slots import IndexTable, SlotColumns, columns_from_state, columns_to_state
+from fireworks.core._slots import IndexTable, SlotColumns
 from fireworks.core.message import Message, MessageLike, cat
+from fireworks.core.state import columns_from_state, columns_to_state
 from fireworks.utils.exceptions import CacheMissError, ColumnError, LengthError, StateError
 from fireworks.utils.utils import RowIndex, as_indices, describe_rows
 

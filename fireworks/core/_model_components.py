@@ -11,9 +11,9 @@ from torch.nn import Buffer, Module, Parameter
 from fireworks.core._component_values import GENERATORS, as_parameter, is_plain
 from fireworks.core.component_map import PyTorch_Component_Map
 
-__all__ = ["ModelComponents"]
+__all__ = ["REGISTRIES", "ModelComponents"]
 
-_REGISTRIES = ("_parameters", "_buffers", "_modules")
+REGISTRIES = ("_parameters", "_buffers", "_modules")
 
 
 class ModelComponents(PyTorch_Component_Map):
@@ -50,7 +50,7 @@ class _Registries(MutableMapping[str, Any]):
         state = model.__dict__
         self._model = model
         self._plain: dict[str, Any] = state["_plain_components"]
-        self._stores: list[dict[str, Any]] = [*(state[name] for name in _REGISTRIES), self._plain]
+        self._stores: list[dict[str, Any]] = [*(state[name] for name in REGISTRIES), self._plain]
 
     def __getitem__(self, name: str) -> Any:
         for store in self._stores:
@@ -86,7 +86,7 @@ class _Registries(MutableMapping[str, Any]):
             return "_parameters"
         if isinstance(value, Module):
             return "_modules"
-        held = next((kind for kind in _REGISTRIES if name in self._model.__dict__[kind]), None)
+        held = next((kind for kind in REGISTRIES if name in self._model.__dict__[kind]), None)
         if isinstance(value, Buffer) or (isinstance(value, torch.Tensor) and held == "_buffers"):
             return "_buffers"
         return held if value is None else None

@@ -1,8 +1,8 @@
-"""What a model is connected to: the stages and modules it computes with, and the files that they are saved in."""
+"""The files that a model is saved in: its own, and those of what it is connected to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,42 +11,14 @@ from torch.nn import Module
 from fireworks.core._component_values import array_snapshot, saved_value
 from fireworks.core.component_map import ComponentMap
 from fireworks.core.cursor import own_attribute
-from fireworks.core.state import State, is_stage
+from fireworks.core.state import State, computes, is_stage
 
-__all__ = ["file_name_of", "files_of", "reachable"]
-
-
-def reachable(root: Any, owners: bool) -> Iterator[Any]:
-    """Every stage and module that a model computes with, and with `owners` those that its links belong to, each once.
-
-    The values of links are among them, tensors too.
-    """
-    seen: dict[int, Any] = {}  # holds the items, so that no id is used twice
-    queue: list[Any] = [root]
-    while queue:
-        item = queue.pop(0)
-        if id(item) in seen or item is None:
-            continue
-        seen[id(item)] = item
-        yield item
-        queue += item.children() if isinstance(item, Module) else []
-        if not is_stage(item):
-            continue
-        queue.append(own_attribute(item, "input"))
-        components = own_attribute(item, "components")
-        if isinstance(components, Mapping):
-            links = getattr(components, "_external_modules", {})
-            queue += [value for name in components if _computes(value := components[name]) or name in links]
-            queue += list(links.values()) if owners else []
-
-
-def _computes(value: Any) -> bool:
-    return isinstance(value, Module) or is_stage(value)
+__all__ = ["file_name_of", "files_of"]
 
 
 def files_of(stage: Any, file_name: str, seen: set[int]) -> Iterator[tuple[str, State]]:
     """File name and state of a model, of the owners of its links, and of what it reads from; each once."""
-    if id(stage) in seen or not _computes(stage):
+    if id(stage) in seen or not computes(stage):
         return
     seen.add(id(stage))
     state = stage.get_state()["internal"] if is_stage(stage) else saved_value(stage, array_snapshot)

@@ -8,7 +8,6 @@ the cache.
 from __future__ import annotations
 
 from collections.abc import Callable
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -159,7 +158,7 @@ class TensorSlots:
             self.tensor.index_copy_(0, torch.from_numpy(slots).to(self.tensor.device), values)
 
     def read(self, slots: np.ndarray) -> torch.Tensor:
-        if self.array is not None and slots.size * self.width <= _columns._SMALL_GATHER:
+        if self.array is not None and slots.size * self.width <= _columns.SMALL_GATHER:
             return torch.from_numpy(self.array.take(slots, 0))
         return torch.index_select(self.tensor, 0, torch.from_numpy(slots).to(self.tensor.device))
 
@@ -385,47 +384,3 @@ def _converted(array: Any, dtype: Any, common: Any) -> tuple[Any, Any]:
         cells = list(array) if not isinstance(array, np.ndarray) else array.tolist()
         return _columns.object_array(cells), common
     return _columns.from_extension(_columns.to_series(array, dtype).astype(common).array)
-
-
-def columns_to_state(message: Message) -> dict[str, Any]:
-    """The columns of a message as plain values: tensors, arrays of numbers, lists of text and objects.
-
-    Columns that only pandas can hold are kept as the bytes of a saved Message.
-    """
-    state: dict[str, Any] = {"tensors": dict(message._tensors), "frame": {}, "dtypes": {}, "saved": None}
-    state["order"] = message.columns
-    extensions = []
-    for name in message._frame_names():
-        array, dtype = message._array(name)
-        other_text = isinstance(dtype, pd.StringDtype) and dtype != _columns.TEXT
-        if other_text or not isinstance(array, np.ndarray):
-            extensions.append(name)
-        elif array.dtype == _columns.OBJECT:
-            state["frame"][name] = array.tolist()
-            state["dtypes"][name] = {_columns.TEXT: "text", _columns.UNKNOWN: "unknown"}.get(dtype, "object")
-        else:
-            state["frame"][name] = array.view(np.int64) if array.dtype.kind in "mM" else array
-            state["dtypes"][name] = array.dtype.str
-    if extensions:
-        buffer = BytesIO()
-        message[extensions].save(buffer)
-        state["saved"] = np.frombuffer(buffer.getvalue(), dtype=np.uint8).copy()
-    return state
-
-
-def columns_from_state(state: dict[str, Any]) -> Message:
-    """The message whose columns `columns_to_state` wrote down."""
-    saved = Message() if state["saved"] is None else Message.load(BytesIO(state["saved"].tobytes()))
-    arrays: dict[str, Any] = {}
-    dtypes: dict[str, Any] = {}
-    tags = {"text": _columns.TEXT, "unknown": _columns.UNKNOWN, "object": _columns.OBJECT}
-    for name in state["order"]:
-        values = state["frame"].get(name)
-        if isinstance(values, list):
-            arrays[name], dtypes[name] = _columns.object_array(values), tags[state["dtypes"][name]]
-        elif values is not None:
-            dtypes[name] = np.dtype(state["dtypes"][name])
-            arrays[name] = values.view(dtypes[name]) if dtypes[name].kind in "mM" else values
-        elif name not in state["tensors"]:
-            arrays[name], dtypes[name] = saved._array(name)
-    return Message._from_columns(dict(state["tensors"]), arrays, dtypes)

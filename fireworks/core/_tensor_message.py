@@ -98,7 +98,7 @@ class Rows:
         columns = self.columns
         if keys is None:
             return columns
-        names = [keys] if isinstance(keys, str) else list(keys)
+        names = [keys] if isinstance(keys, str) else keys.tolist() if isinstance(keys, np.ndarray) else list(keys)
         unknown = [name for name in names if name not in columns]
         if unknown:
             raise ColumnError.unknown(unknown, columns)

@@ -10,15 +10,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from fireworks.core._chain import describe
+from fireworks.core._chain import check_no_arguments, describe
 from fireworks.core.component_map import ComponentMap, PyTorch_Component_Map, raw_items, split_state
-from fireworks.core.state import (
-    State,
-    encode_state,
-    read_state,
-    snapshot,
-    write_state,
-)
+from fireworks.core.state import State, read_state, save_state, snapshot
 from fireworks.utils.exceptions import ParameterizationError, StateError, did_you_mean
 
 __all__ = ["Junction", "PyTorch_Junction"]
@@ -239,16 +233,6 @@ class PyTorch_Junction(Junction):
     _component_map_type = PyTorch_Component_Map
 
 
-def save_state(state: State, path: str | os.PathLike[str] | None, method: str) -> Any:
-    """Write a state to a file; without a path, give its text, bytes or, with the method 'dict', itself."""
-    if path is not None:
-        return write_state(state, path, method)
-    if method == "dict":
-        return state
-    data = encode_state(state, method)
-    return data.decode().rstrip("\n") if method == "json" else data
-
-
 def class_defines(class_: type, name: str) -> bool:
     """Whether a class or one of its bases has the attribute."""
     return any(name in base.__dict__ for base in class_.__mro__)
@@ -260,19 +244,6 @@ def missing_attribute(owner: object, name: str, components: Mapping[str, Any]) -
     if name.startswith("_"):
         return text
     return f"{text}{did_you_mean(name, components) or '.'} Components: {', '.join(components) or '(none)'}"
-
-
-def check_no_arguments(owner: object, args: Sequence[Any], kwargs: Mapping[str, Any], known: Sequence[str]) -> None:
-    """Refuse arguments that a constructor has no use for.
-
-    Raises:
-        TypeError: There are any; proposes the nearest argument of each.
-    """
-    problems = [f"unknown argument {name!r}{did_you_mean(name, known).rstrip('?')}" for name in kwargs]
-    if args:
-        problems.append(f"{len(args)} positional arguments too many")
-    if problems:
-        raise TypeError(f"{type(owner).__name__}: {'; '.join(problems)}. It takes: {', '.join(known)}")
 
 
 def _proposal(name: str, candidates: Sequence[str]) -> str:

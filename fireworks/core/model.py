@@ -16,21 +16,20 @@ from typing import Any, ClassVar
 import torch
 from torch.nn import Buffer, Module, Parameter
 
-from fireworks.core._chain import describe_chain
+from fireworks.core._chain import check_no_arguments, describe_chain
 from fireworks.core._freezing import as_names, freeze_module, set_requires_grad, unfreeze_module, unknown_names
-from fireworks.core._model_components import ModelComponents
-from fireworks.core._model_graph import file_name_of, files_of, reachable
+from fireworks.core._model_components import REGISTRIES, ModelComponents
+from fireworks.core._model_graph import file_name_of, files_of
 from fireworks.core.component_map import split_state
 from fireworks.core.cursor import own_attribute
-from fireworks.core.junction import Junction, check_no_arguments, class_defines, save_state
+from fireworks.core.junction import Junction, class_defines
 from fireworks.core.pipe import HookedPassThroughPipe, Pipe
-from fireworks.core.state import State, is_stage, read_state, write_state
+from fireworks.core.state import State, is_stage, reachable, read_state, save_state, write_state
 from fireworks.utils.exceptions import StateError
 
 __all__ = ["Model", "PyTorch_Model", "freeze_module", "model_from_module", "unfreeze_module"]
 
 _NOTHING = object()
-_REGISTRIES = ("_parameters", "_buffers", "_modules")
 
 
 class Model(Module, HookedPassThroughPipe, Junction, ABC):
@@ -86,7 +85,7 @@ class Model(Module, HookedPassThroughPipe, Junction, ABC):
         skip_module_init: bool = False,
         **kwargs: Any,
     ) -> None:
-        check_no_arguments(self, args, kwargs, ["components", "input", "skip_module_init"])
+        check_no_arguments(self, args, kwargs, ["components", "input"])
         self.input = input
         self.init_default_components()
         self.update_components(components)
@@ -113,7 +112,7 @@ class Model(Module, HookedPassThroughPipe, Junction, ABC):
     def _component(self, name: str) -> Any:
         """The component of this name, or `_NOTHING`. Reads `__dict__` only, so it works on half-built models too."""
         state = self.__dict__
-        for kind in (*_REGISTRIES, "_plain_components"):
+        for kind in (*REGISTRIES, "_plain_components"):
             if name in state.get(kind, ()):
                 return state[kind][name]
         return self.components[name] if name in state.get("_external_modules", ()) else _NOTHING
@@ -137,9 +136,7 @@ class Model(Module, HookedPassThroughPipe, Junction, ABC):
 
     def _register_component(self, kind: str, name: str, value: Any) -> None:
         """Put a component into one of torch's registries, and out of the others."""
-        for other in _REGISTRIES:
-            if other != kind:
-                self.__dict__[other].pop(name, None)
+        self._leave_other_registries(kind, name)
         if kind == "_parameters":
             self.register_parameter(name, value)
         elif kind == "_modules":
@@ -147,6 +144,11 @@ class Model(Module, HookedPassThroughPipe, Junction, ABC):
         else:
             stays = value.persistent if isinstance(value, Buffer) else name not in self._non_persistent_buffers_set
             self.register_buffer(name, value, persistent=stays)
+
+    def _leave_other_registries(self, kind: str, name: str) -> None:
+        for other in REGISTRIES:
+            if other != kind:
+                self.__dict__[other].pop(name, None)
 
     def _replicate_for_data_parallel(self) -> Any:
         replica = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
@@ -523,7 +525,7 @@ class _ModuleModel(Model):
         super().__init__(components, input=input, skip_module_init=skip_module_init)
 
     def _adopt(self, module: Module) -> None:
-        for kind in _REGISTRIES:
+        for kind in REGISTRIES:
             registry = module.__dict__[kind]
             registry.update(self.__dict__[kind])  # what was set before `__init__`
             self.__dict__[kind] = registry
@@ -543,7 +545,7 @@ class _ModuleModel(Model):
                 del held[name]
 
     def _is_lent(self, name: str) -> bool:
-        return name not in self._module.__dict__ and not any(name in self.__dict__[kind] for kind in _REGISTRIES)
+        return name not in self._module.__dict__ and not any(name in self.__dict__[kind] for kind in REGISTRIES)
 
     def _component(self, name: str) -> Any:
         value = super()._component(name)
@@ -563,9 +565,7 @@ class _ModuleModel(Model):
         if "_module" not in self.__dict__:
             super()._register_component(kind, name, value)
             return
-        for other in _REGISTRIES:
-            if other != kind:
-                self.__dict__[other].pop(name, None)
+        self._leave_other_registries(kind, name)
         setattr(self._module, name, value)  # the module may watch its attributes, as recurrent ones do
 
     def train(self, mode: bool = True) -> Any:

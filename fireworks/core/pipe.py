@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
-from fireworks.core._chain import MissText, add_context, describe, describe_chain, reporting, unknown_arguments
+from fireworks.core._chain import MissText, add_context, check_no_arguments, describe, describe_chain, reporting
 from fireworks.core.cursor import (
     Cursor,
     IndexCursor,
@@ -34,16 +34,16 @@ from fireworks.core.message import Message
 from fireworks.core.state import (
     State,
     check_names,
-    encode_state,
     generator_state,
+    internal_state,
     read_state,
+    save_state,
     set_generator_state,
     snapshot,
-    write_state,
 )
 from fireworks.utils.exceptions import StateError
 
-__all__ = ["HookedPassThroughPipe", "Pipe", "implements", "recursive"]
+__all__ = ["HookedPassThroughPipe", "Pipe", "implements", "passed_on", "recursive"]
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -51,8 +51,11 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 _REPORTING = ("__call__", "__getitem__", "__iter__", "__len__", "__next__", "reset")
 
 
-def _passes_on(method: Method) -> Method:
-    """Mark a method that exists only as far as the input has what it passes on."""
+def passed_on(method: Method) -> Method:
+    """Mark a method that exists only as far as there is something behind it to pass the question on to.
+
+    `implements` looks through such methods: at the `input` of a pipe, at the `route` of another object.
+    """
     method.__dict__["passes_on"] = True
     return method
 
@@ -84,10 +87,10 @@ def implements(source: Any, name: str) -> bool:
         return not name.startswith("_") and (_has_dynamically(source, name) or implements(source.input, name))
     if not getattr(method, "passes_on", False):
         return method is not None
-    return _passed_on(source, name)
+    return _is_answered(source, name)
 
 
-def _passed_on(pipe: Pipe, name: str) -> bool:
+def _is_answered(pipe: Pipe, name: str) -> bool:
     """Whether there is something behind a method that the pipe passes on."""
     if name == "__iter__":
         return implements(pipe, "__next__")
@@ -162,8 +165,7 @@ class Pipe(ABC):  # noqa: B024 - what a subclass overrides is its own choice
             if input is not None:
                 raise TypeError(f"{type(self).__name__} got both input and inputs, two names of one argument; give one")
             input = kwargs.pop("inputs")
-        if args or kwargs:
-            raise TypeError(unknown_arguments(self, args, kwargs))
+        check_no_arguments(self, args, kwargs, ["input"])
         self.input = input
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -189,14 +191,14 @@ class Pipe(ABC):  # noqa: B024 - what a subclass overrides is its own choice
                 raise
         raise _no_attribute(self, name)
 
-    @_passes_on
+    @passed_on
     def __getitem__(self, index: Any) -> Any:
         try:
             return self.input[index]
         except Exception as error:
             raise self._explained(error, "__getitem__", index)  # noqa: B904 - it is the same error, with a note
 
-    @_passes_on
+    @passed_on
     def __next__(self) -> Any:
         try:
             cursor = self.__dict__.get("_cursor")
@@ -208,7 +210,7 @@ class Pipe(ABC):  # noqa: B024 - what a subclass overrides is its own choice
         except Exception as error:
             raise self._explained(error, "__next__")  # noqa: B904
 
-    @_passes_on
+    @passed_on
     def __iter__(self) -> Iterator[Any]:
         if not implements(self, "__next__"):
             raise AttributeError(
@@ -217,7 +219,7 @@ class Pipe(ABC):  # noqa: B024 - what a subclass overrides is its own choice
         self.reset()
         return self
 
-    @_passes_on
+    @passed_on
     def __len__(self) -> int:
         try:
             return len(self.input)
@@ -228,14 +230,14 @@ class Pipe(ABC):  # noqa: B024 - what a subclass overrides is its own choice
         """A pipe is true, whatever it holds: to ask for its length may mean to read through it."""
         return True
 
-    @_passes_on
+    @passed_on
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return self.input(*args, **kwargs)
         except Exception as error:
             raise self._explained(error, "__call__")  # noqa: B904
 
-    @_passes_on
+    @passed_on
     def reset(self) -> Any:
         """Start over: the next item is the first one again. Gives the pipe."""
         try:
@@ -371,7 +373,7 @@ class Pipe(ABC):  # noqa: B024 - what a subclass overrides is its own choice
         Raises:
             StateError: Names are missing from the state, or unknown to this pipe; nothing is changed then.
         """
-        internal = dict(_internal(state))
+        internal = dict(internal_state(state))
         position = internal.pop("input_position", 0)
         generator = self.__dict__.get("generator")
         names = dict.fromkeys(self._stateful_names())
@@ -423,13 +425,7 @@ class Pipe(ABC):  # noqa: B024 - what a subclass overrides is its own choice
             >>> Pipe(input=["a"]).save()
             '{}'
         """
-        state = self.get_state()["internal"]
-        if path is not None:
-            return write_state(state, path, method)
-        if method == "dict":
-            return state
-        data = encode_state(state, method)
-        return data.decode().rstrip("\n") if method == "json" else data
+        return save_state(self.get_state()["internal"], path, method)
 
     def load_state(self, path: str | PathLike[str], method: str | None = None) -> None:
         """Read the internal state that `save` wrote; without a method, by the file's suffix.
@@ -442,13 +438,6 @@ class Pipe(ABC):  # noqa: B024 - what a subclass overrides is its own choice
 
     def __repr__(self) -> str:
         return describe_chain(self)
-
-
-def _internal(state: Any) -> dict[str, Any]:
-    if not isinstance(state, dict) or not isinstance(state.get("internal"), dict):
-        raise StateError(f"expected a state {{'internal': {{name: value}}, 'external': ...}}, got {state!r:.80}")
-    internal: dict[str, Any] = state["internal"]
-    return internal
 
 
 def _like(current: Any, value: Any) -> Any:
@@ -554,11 +543,11 @@ class HookedPassThroughPipe(Pipe):
         """What calling the pipe gives, from what upstream gave, or from the arguments if nothing there is callable."""
         return args[0] if args else None
 
-    @_passes_on
+    @passed_on
     def __getitem__(self, index: Any) -> Any:
         return self._getitem_hook(_to_message(super().__getitem__(index)))
 
-    @_passes_on
+    @passed_on
     def __next__(self) -> Any:
         return self._next_hook(_to_message(super().__next__()))
 

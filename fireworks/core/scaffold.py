@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fireworks.core._formats import replacing
 from fireworks.core.state import METHODS, State, check_names, encode_state, read_state, snapshot, stages
 from fireworks.utils.exceptions import StateError, did_you_mean
+from fireworks.utils.files import replacing
 
 __all__ = ["Scaffold"]
 

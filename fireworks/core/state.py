@@ -9,28 +9,39 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import pandas as pd
 import torch
+from torch.nn import Module
 
+from fireworks.core import _columns
 from fireworks.core._encoding import state_from_bytes, state_from_json, state_to_bytes, state_to_json
-from fireworks.core._formats import replacing
 from fireworks.core.cursor import is_stage, own_attribute
+from fireworks.core.message import Message
 from fireworks.utils.exceptions import FormatError, StateError, did_you_mean
+from fireworks.utils.files import replacing
 
 __all__ = [
     "METHODS",
     "State",
     "check_names",
     "collect_state",
+    "columns_from_state",
+    "columns_to_state",
+    "computes",
     "encode_state",
     "generator_state",
+    "internal_state",
     "is_stage",
+    "reachable",
     "read_state",
     "restore_state",
+    "save_state",
     "set_generator_state",
     "snapshot",
     "stages",
@@ -38,6 +49,7 @@ __all__ = [
     "state_from_json",
     "state_to_bytes",
     "state_to_json",
+    "take_out",
     "write_state",
 ]
 
@@ -88,6 +100,35 @@ def _neighbours(stage: Any) -> Iterator[tuple[str, Any]]:
         for name in components:
             if name not in owners:
                 yield f"components.{name}", components[name]
+
+
+def reachable(root: Any, owners: bool) -> Iterator[Any]:
+    """Every stage and module that a model computes with, and with `owners` those that its links belong to, each once.
+
+    The values of links are among them, tensors too.
+    """
+    seen: dict[int, Any] = {}  # holds the items, so that no id is used twice
+    queue: list[Any] = [root]
+    while queue:
+        item = queue.pop(0)
+        if id(item) in seen or item is None:
+            continue
+        seen[id(item)] = item
+        yield item
+        queue += item.children() if isinstance(item, Module) else []
+        if not is_stage(item):
+            continue
+        queue.append(own_attribute(item, "input"))
+        components = own_attribute(item, "components")
+        if isinstance(components, Mapping):
+            links = getattr(components, "_external_modules", {})
+            queue += [value for name in components if computes(value := components[name]) or name in links]
+            queue += list(links.values()) if owners else []
+
+
+def computes(value: object) -> bool:
+    """Whether a value is a stage or a module, rather than data."""
+    return isinstance(value, Module) or is_stage(value)
 
 
 def collect_state(root: object) -> dict[str, State]:
@@ -153,6 +194,36 @@ def check_names(given: Mapping[str, Any], expected: Mapping[str, Any], what: str
         raise StateError(f"the state does not fit {what}: {'; '.join(problems)}. Expected: {names}")
 
 
+def internal_state(state: Any) -> dict[str, Any]:
+    """The internal half of a state: name → value.
+
+    Raises:
+        StateError: It has none.
+    """
+    if not isinstance(state, dict) or not isinstance(state.get("internal"), dict):
+        raise StateError(f"expected a state {{'internal': {{name: value}}, 'external': ...}}, got {state!r:.80}")
+    internal: dict[str, Any] = state["internal"]
+    return internal
+
+
+def take_out(state: Any, names: Iterable[str], what: str) -> tuple[dict[str, Any], State]:
+    """The values of these names out of a state, and the state without them.
+
+    For a stage that adds values of its own to the state of its base class.
+
+    Raises:
+        StateError: One of the names is missing.
+
+    Example:
+        >>> take_out({"internal": {"row": 2, "order": [1, 0]}, "external": {}}, ["order"], what="a shuffler")
+        ({'order': [1, 0]}, {'internal': {'row': 2}, 'external': {}})
+    """
+    rest = dict(internal_state(state))
+    own = {name: rest.pop(name) for name in names if name in rest}
+    check_names(own, dict.fromkeys(names), what=what)
+    return own, {"internal": rest, "external": {}}
+
+
 # --- values ----------------------------------------------------------------------------------------------------------
 
 
@@ -192,6 +263,55 @@ def set_generator_state(generator: torch.Generator | np.random.Generator, state:
         generator.bit_generator.state = state
 
 
+def columns_to_state(message: Message) -> dict[str, Any]:
+    """The columns of a message as plain values: tensors, arrays of numbers, lists of text and objects.
+
+    For a stage that holds rows back. Columns that only pandas can hold are kept as the bytes of a saved Message.
+
+    Example:
+        >>> state = columns_to_state(Message({"a": [1, 2], "s": ["x", "y"]}))
+        >>> columns_from_state(state).to_dict()
+        {'a': [1, 2], 's': ['x', 'y']}
+    """
+    state: dict[str, Any] = {"tensors": dict(message._tensors), "frame": {}, "dtypes": {}, "saved": None}
+    state["order"] = message.columns
+    extensions = []
+    for name in message._frame_names():
+        array, dtype = message._array(name)
+        other_text = isinstance(dtype, pd.StringDtype) and dtype != _columns.TEXT
+        if other_text or not isinstance(array, np.ndarray):
+            extensions.append(name)
+        elif array.dtype == _columns.OBJECT:
+            state["frame"][name] = array.tolist()
+            state["dtypes"][name] = {_columns.TEXT: "text", _columns.UNKNOWN: "unknown"}.get(dtype, "object")
+        else:
+            state["frame"][name] = array.view(np.int64) if array.dtype.kind in "mM" else array
+            state["dtypes"][name] = array.dtype.str
+    if extensions:
+        buffer = BytesIO()
+        message[extensions].save(buffer)
+        state["saved"] = np.frombuffer(buffer.getvalue(), dtype=np.uint8).copy()
+    return state
+
+
+def columns_from_state(state: dict[str, Any]) -> Message:
+    """The message whose columns `columns_to_state` wrote down."""
+    saved = Message() if state["saved"] is None else Message.load(BytesIO(state["saved"].tobytes()))
+    arrays: dict[str, Any] = {}
+    dtypes: dict[str, Any] = {}
+    tags = {"text": _columns.TEXT, "unknown": _columns.UNKNOWN, "object": _columns.OBJECT}
+    for name in state["order"]:
+        values = state["frame"].get(name)
+        if isinstance(values, list):
+            arrays[name], dtypes[name] = _columns.object_array(values), tags[state["dtypes"][name]]
+        elif values is not None:
+            dtypes[name] = np.dtype(state["dtypes"][name])
+            arrays[name] = values.view(dtypes[name]) if dtypes[name].kind in "mM" else values
+        elif name not in state["tensors"]:
+            arrays[name], dtypes[name] = saved._array(name)
+    return Message._from_columns(dict(state["tensors"]), arrays, dtypes)
+
+
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
@@ -209,6 +329,16 @@ def write_state(state: Any, path: str | os.PathLike[str], method: str = "json") 
     data = encode_state(state, method)
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def save_state(state: State, path: str | os.PathLike[str] | None, method: str) -> Any:
+    """Write a state to a file; without a path, give its text, bytes or, with the method 'dict', itself."""
+    if path is not None:
+        return write_state(state, path, method)
+    if method == "dict":
+        return state
+    data = encode_state(state, method)
+    return data.decode().rstrip("\n") if method == "json" else data
 
 
 def encode_state(state: Any, method: str) -> bytes:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fireworks.core._formats import replacing
 from fireworks.core.state import state_from_bytes, state_to_bytes
 from fireworks.utils.exceptions import FormatError
+from fireworks.utils.files import replacing
 
 __all__ = ["CheckpointFiles", "Checkpointing", "checkpoint_at", "find_checkpoint", "read_checkpoint"]
 

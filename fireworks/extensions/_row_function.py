@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
-from fireworks.core._model_graph import reachable
 from fireworks.core.message import Message, TensorMessage
 from fireworks.core.model import Model
-from fireworks.core.state import is_stage
+from fireworks.core.state import is_stage, reachable
 from fireworks.extensions._slopes import Slopes, class_name
 from fireworks.utils.exceptions import ColumnError
 

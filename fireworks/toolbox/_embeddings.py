@@ -17,8 +17,8 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from fireworks.core._formats import replacing
 from fireworks.utils.exceptions import FormatError, LengthError
+from fireworks.utils.files import replacing
 
 __all__ = ["FOLDER_VARIABLE", "create_pretrained_embeddings", "load_embeddings", "save_embeddings"]
 

@@ -7,23 +7,21 @@ belongs to the junction, and to the junction's state.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from fireworks.core.component_map import split_state
 from fireworks.core.cursor import Cursor, items_per_epoch, open_cursor
 from fireworks.core.junction import Junction
-from fireworks.core.pipe import implements
+from fireworks.core.pipe import implements, passed_on
 from fireworks.core.state import State, check_names, generator_state, set_generator_state
 from fireworks.utils.exceptions import StateError, did_you_mean
 from fireworks.utils.seeding import make_generator
 
 __all__ = ["ClockworkHubJunction", "HubJunction", "RandomHubJunction", "SwitchJunction"]
-
-Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class _SourcesJunction(Junction):
@@ -330,12 +328,6 @@ class ClockworkHubJunction(HubJunction):
         super()._set_attribute_state(state)
 
 
-def _passes_on(method: Method) -> Method:
-    """Mark a method that exists only as far as the routed component has it; see `fireworks.core.pipe.implements`."""
-    method.__dict__["passes_on"] = True
-    return method
-
-
 class SwitchJunction(_SourcesJunction):
     """This junction has an internal switch that determines which of its components all method calls will be routed to.
 
@@ -394,30 +386,30 @@ class SwitchJunction(_SourcesJunction):
             raise KeyError(f"{type(self).__name__} has no components to route calls to; give it some")
         return self.switch
 
-    @_passes_on
+    @passed_on
     def __getitem__(self, index: Any) -> Any:
         return self.route[index]
 
-    @_passes_on
+    @passed_on
     def __len__(self) -> int:
         return len(self.route)
 
     def __bool__(self) -> bool:
         return True  # and not a question of the length
 
-    @_passes_on
+    @passed_on
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.route(*args, **kwargs)
 
-    @_passes_on
+    @passed_on
     def __next__(self) -> Any:
         return self._cursor(self._require_switch()).step()
 
-    @_passes_on
+    @passed_on
     def __iter__(self) -> Iterator[Any]:
         return super().__iter__()
 
-    @_passes_on
+    @passed_on
     def reset(self) -> SwitchJunction:
         """Starts the chosen component over; the others stay where they are."""
         self._cursor(self._require_switch()).restart()

@@ -276,6 +276,7 @@ def test_a_list_of_names_chooses_columns(names):
     assert isinstance(chosen, Message)
     assert len(chosen) == 3
     assert chosen == Message({"x": example()["x"], "age": [30, 40, 50]})
+    assert {type(name) for name in chosen.columns} == {str}
 
 
 def test_names_may_come_as_keys_of_another_message():

@@ -281,6 +281,12 @@ def test_without_a_seed_the_global_generator_decides():
     assert order(1) == order(1) != order(2)
 
 
+def test_an_unknown_argument_of_a_hub_is_compared_with_those_that_it_takes():
+    text = "RandomHubJunction: unknown argument 'weigths'; did you mean 'weights'. It takes: components, weights, seed"
+    with pytest.raises(TypeError, match=text):
+        RandomHubJunction(components=sources(), weigths={"a": 5})
+
+
 @pytest.mark.parametrize("weights", [{"a": 3.0, "b": 1}, [3, 1], {"a": 3}])
 def test_weights_say_how_often_a_source_is_chosen(weights):
     components = {"a": rows(*range(4000)), "b": rows(*range(4000))}

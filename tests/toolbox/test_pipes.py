@@ -859,6 +859,32 @@ def test_a_state_of_another_pipe_is_refused(make):
         make().set_state({"internal": {"something": 1}, "external": {}})
 
 
+@pytest.mark.parametrize("pipe", [BatchingPipe, CachingPipe, LoopingPipe, RepeaterPipe, ShufflerPipe, TensorPipe])
+def test_what_is_no_state_is_refused(pipe):
+    with pytest.raises(
+        StateError, match=r"expected a state \{'internal': \{name: value\}, 'external': ...\}, got \{\}"
+    ):
+        pipe(data()).set_state({})
+
+
+def test_a_subclass_of_a_shuffler_adds_to_its_state():
+    class Counting(ShufflerPipe):
+        stateful_attributes = ("position", "seen")
+        seen = 0
+
+        def __next__(self):
+            self.seen += 1
+            return super().__next__()
+
+    pipe, resumed = Counting(data(), seed=0), Counting(data(), seed=1)
+    iter(pipe)
+    next(pipe)
+    resumed.set_state(pipe.get_state())
+
+    assert resumed.seen == 1
+    assert_same_messages(resumed.remaining(), list(pipe.remaining()))
+
+
 # --- against brute force ---------------------------------------------------------------------------------------------
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fireworks.core._slots import columns_from_state, columns_to_state
 from fireworks.core.cursor import items_per_epoch
 from fireworks.core.message import Message, cat
 from fireworks.core.pipe import Pipe
-from fireworks.core.state import State, check_names
+from fireworks.core.state import State, columns_from_state, columns_to_state, take_out
 from fireworks.toolbox._pipes.reading import Reader, as_message, known_length, passes_on, reads_by_index, row_reader
 from fireworks.toolbox._pipes.sizing import SizedBatches
 from fireworks.toolbox.junctions import HubJunction, SwitchJunction
@@ -150,10 +149,8 @@ class BatchingPipe(Pipe):
         Raises:
             StateError: The state is of another kind of pipe.
         """
-        internal = dict(state["internal"])
-        own = {name: internal.pop(name) for name in ("position", "collected") if name in internal}
-        check_names(own, {"position": 0, "collected": 0}, what=type(self).__name__)
-        super().set_state({"internal": internal, "external": {}})
+        own, rest = take_out(state, ("position", "collected"), what=type(self).__name__)
+        super().set_state(rest)
         self.position = own["position"]
         self._collected = Message() if own["collected"] is None else columns_from_state(own["collected"])
         self._source = None

@@ -10,7 +10,7 @@ import torch
 from fireworks.core.cache import LFUCache, LRUCache, MessageCache, RRCache, UnlimitedCache
 from fireworks.core.message import Message
 from fireworks.core.pipe import implements
-from fireworks.core.state import State, check_names
+from fireworks.core.state import State, take_out
 from fireworks.toolbox._pipes.ordering import redrawn_stages
 from fireworks.toolbox._pipes.reading import ReadsByIndex, known_length, require
 from fireworks.utils.exceptions import did_you_mean
@@ -215,10 +215,7 @@ class CachingPipe(ReadsByIndex):
         Raises:
             StateError: The state is of another kind of pipe or cache.
         """
-        names = ("cache", "length", "lower_bound", "orders")
-        internal = dict(state["internal"])
-        own = {name: internal.pop(name) for name in names if name in internal}
-        check_names(own, dict.fromkeys(names), what=type(self).__name__)
+        own, rest = take_out(state, ("cache", "length", "lower_bound", "orders"), what=type(self).__name__)
         self.cache.set_state({"internal": own["cache"], "external": {}})
-        super().set_state({"internal": internal, "external": {}})
+        super().set_state(rest)
         self.length, self.lower_bound, self._orders = own["length"], own["lower_bound"], list(own["orders"])

@@ -6,16 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from fireworks.core._slots import columns_from_state, columns_to_state
 from fireworks.core.message import Message, cat
 from fireworks.core.pipe import Pipe
-from fireworks.core.state import State, check_names
+from fireworks.core.state import State, columns_from_state, columns_to_state, take_out
 from fireworks.toolbox._pipes.reading import as_message, require
 from fireworks.utils.utils import RowIndex, as_indices
 
 __all__ = ["LoopingPipe"]
-
-_OWN_STATE = ("position", "length", "row", "held")
 
 
 class LoopingPipe(Pipe):
@@ -189,10 +186,8 @@ class LoopingPipe(Pipe):
         Raises:
             StateError: The state is of another kind of pipe.
         """
-        internal = dict(state["internal"])
-        own = {name: internal.pop(name) for name in _OWN_STATE if name in internal}
-        check_names(own, dict.fromkeys(_OWN_STATE), what=type(self).__name__)
-        super().set_state({"internal": internal, "external": {}})
+        own, rest = take_out(state, ("position", "length", "row", "held"), what=type(self).__name__)
+        super().set_state(rest)
         self._source = self.input
         self.position, self.length, self._row = own["position"], own["length"], own["row"]
         self._held = columns_from_state(own["held"])

@@ -10,7 +10,7 @@ import torch
 from fireworks.core.cursor import is_stage
 from fireworks.core.message import Message
 from fireworks.core.pipe import Pipe, implements
-from fireworks.core.state import State, check_names, generator_state, set_generator_state, stages
+from fireworks.core.state import State, stages, take_out
 from fireworks.toolbox._pipes.reading import ReadsByIndex, permuted_reader, require
 from fireworks.utils.exceptions import StateError
 from fireworks.utils.seeding import make_generator
@@ -163,17 +163,14 @@ class ShufflerPipe(_ByRow, Redrawn):
     def get_state(self) -> State:
         """Position, generator, and what the present order was drawn from; not the order itself, unless it was given."""
         given = self._order is not None and self._drawn_from is None
-        return {
-            "internal": {
-                "position": self.position,
-                "shuffles": self.shuffles,
-                "generator": generator_state(self.generator),
-                "drawn_from": None if self._drawn_from is None else self._drawn_from.clone(),
-                "order": self._order.copy() if given and self._order is not None else None,
-                "rows": None if self._order is None else len(self._order),
-            },
-            "external": {},
+        state = super().get_state()
+        state["internal"] |= {
+            "shuffles": self.shuffles,
+            "drawn_from": None if self._drawn_from is None else self._drawn_from.clone(),
+            "order": self._order.copy() if given and self._order is not None else None,
+            "rows": None if self._order is None else len(self._order),
         }
+        return state
 
     def set_state(self, state: State) -> None:
         """Goes on with the same order at the same position.
@@ -181,18 +178,17 @@ class ShufflerPipe(_ByRow, Redrawn):
         Raises:
             StateError: The state is of another kind of pipe, or of an input with another number of rows.
         """
-        internal = state["internal"]
-        check_names(internal, self.get_state()["internal"], what=type(self).__name__)
-        rows, order, drawn_from = internal["rows"], internal["order"], internal["drawn_from"]
+        own, rest = take_out(state, ("shuffles", "drawn_from", "order", "rows"), what=type(self).__name__)
+        rows, order, drawn_from = own["rows"], own["order"], own["drawn_from"]
         if rows is not None and rows != len(self.input):
             raise StateError(f"the state is of {rows} shuffled rows, but the input has {len(self.input)}")
+        super().set_state(rest)
         self._drawn_from, self._order = drawn_from, None if order is None else np.asarray(order, dtype=np.int64)
         if drawn_from is not None:
             source = torch.Generator()
             source.set_state(drawn_from)
             self._order = torch.randperm(rows, generator=source).numpy()
-        self.position, self.shuffles = internal["position"], internal["shuffles"]
-        set_generator_state(self.generator, internal["generator"])
+        self.shuffles = own["shuffles"]
 
 
 class IndexMapperPipe(_ByRow):

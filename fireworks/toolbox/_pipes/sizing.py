@@ -9,11 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from fireworks.core._slots import columns_from_state, columns_to_state
 from fireworks.core.cursor import is_stage
 from fireworks.core.message import Message, TensorMessage, cat
 from fireworks.core.pipe import Pipe, implements
-from fireworks.core.state import State, check_names, generator_state, set_generator_state
+from fireworks.core.state import (
+    State,
+    check_names,
+    columns_from_state,
+    columns_to_state,
+    generator_state,
+    set_generator_state,
+)
 from fireworks.toolbox._pipes.ordering import redrawn_stages
 from fireworks.toolbox._pipes.reading import (
     Reader,
