@@ -11,7 +11,7 @@ from torch.nn import Buffer, Module, Parameter
 from fireworks.core._component_values import GENERATORS, as_parameter, is_plain
 from fireworks.core.component_map import PyTorch_Component_Map
 
-__all__ = ["REGISTRIES", "ModelComponents"]
+__all__ = ["ModelComponents"]
 
 REGISTRIES = ("_parameters", "_buffers", "_modules")
 
