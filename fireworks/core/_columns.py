@@ -361,6 +361,8 @@ def same_cell(a: Any, b: Any) -> bool:
         if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and (a.ndim != b.ndim or not a.ndim):
             return a.shape == b.shape and same_cell(a.item(), b.item())
         return len(a) == len(b) and all(same_cell(x, y) for x, y in zip(a, b, strict=True))
+    if any(isinstance(cell, np.ndarray) and cell.ndim for cell in (a, b)):
+        return False  # an array and no sequence: numpy would compare element by element
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         return a.keys() == b.keys() and all(same_cell(value, b[key]) for key, value in a.items())
     missing = [pd.api.types.is_scalar(value) and pd.isna(value) for value in (a, b)]
