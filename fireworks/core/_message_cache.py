@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from fireworks.core import _columns
 from fireworks.core._slots import IndexTable, SlotColumns
 from fireworks.core.message import Message, MessageLike, cat
-from fireworks.core.state import columns_from_state, columns_to_state
+from fireworks.core.state import columns_from_state, columns_to_state, internal_state
 from fireworks.utils.exceptions import CacheMissError, ColumnError, LengthError, StateError
 from fireworks.utils.utils import RowIndex, as_indices, describe_rows
 
@@ -35,12 +36,12 @@ class MessageCache(ABC):
         max_size: The largest number of rows, or None for no limit.
 
     Raises:
-        ValueError: `max_size` is negative.
+        ValueError: `max_size` is no whole number from 0 up.
     """
 
     def __init__(self, max_size: int | None) -> None:
-        if max_size is not None and max_size < 0:
-            raise ValueError(f"max_size is a number of rows from 0 up, got {max_size}")
+        if max_size is not None and not (isinstance(max_size, (int, np.integer)) and max_size >= 0):
+            raise ValueError(f"max_size is a number of rows from 0 up, got {max_size!r}")
         self.max_size = max_size
         self._moment = 0  # rises with every read or write
         self._clear()
@@ -197,6 +198,7 @@ class MessageCache(ABC):
 
         Raises:
             ColumnError: A name is no column.
+            LengthError: A vector of another shape than the column's.
 
         Example:
             >>> from fireworks.core.cache import UnlimitedCache
@@ -211,7 +213,7 @@ class MessageCache(ABC):
         rows = self.cache
         found = np.ones(self._size, dtype=bool)
         for name, value in kwargs.items():
-            found &= _equal_rows(rows[name], value)
+            found &= _equal_rows(rows[name], value, name)
         indices: list[int] = self._keys[self._in_order()[found]].tolist()
         return indices
 
@@ -427,7 +429,7 @@ class MessageCache(ABC):
         Raises:
             StateError: The state is of another kind of cache, or holds more rows than fit.
         """
-        internal = dict(state["internal"])
+        internal = internal_state(state)
         expected = self.get_state()["internal"]
         if internal.keys() != expected.keys():
             raise StateError(
@@ -469,11 +471,17 @@ def longer(numbers: np.ndarray, length: int) -> np.ndarray:
     return extended
 
 
-def _equal_rows(column: Any, value: Any) -> np.ndarray:
+def _equal_rows(column: Any, value: Any, name: str) -> np.ndarray:
     """Which rows of a column equal a value."""
     if isinstance(column, torch.Tensor):
-        same = column == torch.as_tensor(value, device=column.device)
+        wanted = torch.as_tensor(value, device=column.device)
+        if wanted.ndim and wanted.shape != column.shape[1:]:
+            expected, got = tuple(column.shape[1:]), tuple(wanted.shape)
+            raise LengthError(f"column {name!r} has rows of shape {expected}, cannot search for one of shape {got}")
+        same = column == wanted
         return same.reshape(len(same), -1).all(dim=1).cpu().numpy()
+    if not _columns.is_scalar(value):  # pandas would compare it with the column as a whole
+        return np.array([_columns.same_cell(cell, value) for cell in column], dtype=bool)
     same = column == value
     matches: np.ndarray = same.to_numpy(dtype=bool, na_value=False)
     return matches

@@ -373,7 +373,7 @@ class Pipe(ABC):  # noqa: B024 - what a subclass overrides is its own choice
         Raises:
             StateError: Names are missing from the state, or unknown to this pipe; nothing is changed then.
         """
-        internal = dict(internal_state(state))
+        internal = internal_state(state)
         position = internal.pop("input_position", 0)
         generator = self.__dict__.get("generator")
         names = dict.fromkeys(self._stateful_names())

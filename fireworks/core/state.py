@@ -195,15 +195,14 @@ def check_names(given: Mapping[str, Any], expected: Mapping[str, Any], what: str
 
 
 def internal_state(state: Any) -> dict[str, Any]:
-    """The internal half of a state: name → value.
+    """A copy of the internal half of a state: name → value.
 
     Raises:
         StateError: It has none.
     """
-    if not isinstance(state, dict) or not isinstance(state.get("internal"), dict):
+    if not isinstance(state, Mapping) or not isinstance(state.get("internal"), Mapping):
         raise StateError(f"expected a state {{'internal': {{name: value}}, 'external': ...}}, got {state!r:.80}")
-    internal: dict[str, Any] = state["internal"]
-    return internal
+    return dict(state["internal"])
 
 
 def take_out(state: Any, names: Iterable[str], what: str) -> tuple[dict[str, Any], State]:
@@ -218,7 +217,7 @@ def take_out(state: Any, names: Iterable[str], what: str) -> tuple[dict[str, Any
         >>> take_out({"internal": {"row": 2, "order": [1, 0]}, "external": {}}, ["order"], what="a shuffler")
         ({'order': [1, 0]}, {'internal': {'row': 2}, 'external': {}})
     """
-    rest = dict(internal_state(state))
+    rest = internal_state(state)
     own = {name: rest.pop(name) for name in names if name in rest}
     check_names(own, dict.fromkeys(names), what=what)
     return own, {"internal": rest, "external": {}}

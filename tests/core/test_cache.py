@@ -177,6 +177,26 @@ def test_sort_orders_storage_by_index_and_permute_by_any_order(make):
     assert cache[[5, 7]] == rows([5, 7])
 
 
+def test_search_compares_whole_cells():
+    cache = UnlimitedCache()
+    cache[0:3] = {"cells": [[1], [1, 2], [1, 2]], "n": [1, 2, 3]}
+
+    assert cache.search(cells=[1, 2]) == [1, 2]
+    assert cache.search(n=[1, 2, 3]) == []
+
+
+@pytest.mark.parametrize("state", [{}, None, {"internal": None}])
+def test_what_is_no_state_is_refused(state):
+    with pytest.raises(StateError, match="expected a state"):
+        UnlimitedCache().set_state(state)
+
+
+@pytest.mark.parametrize("size", [2.5, "5"])
+def test_a_size_is_a_whole_number(size):
+    with pytest.raises(ValueError, match=f"max_size is a number of rows from 0 up, got {size!r}"):
+        LRUCache(size)
+
+
 @every_cache
 def test_search_gives_the_indices_of_rows_with_these_values(make):
     cache = make(10)
@@ -190,6 +210,10 @@ def test_search_gives_the_indices_of_rows_with_these_values(make):
     assert cache.search(n=1.5, s="a") == [8]
     assert cache.search(x=[1, 2]) == [8, 6]
     assert cache.search(s="b") == []
+    with pytest.raises(
+        LengthError, match=r"column 'x' has rows of shape \(2,\), cannot search for one of shape \(3,\)"
+    ):
+        cache.search(x=[1, 2, 3])
     with pytest.raises(ColumnError, match="no column 'nn'; did you mean 'n'"):
         cache.search(nn=1)
 

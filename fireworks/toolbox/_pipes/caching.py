@@ -106,7 +106,8 @@ class CachingPipe(ReadsByIndex):
             self.cache = UnlimitedCache()
         else:
             raise ValueError(
-                f"no cache_type {self.cache_type!r}{did_you_mean(self.cache_type, _CACHES)} Types: {', '.join(_CACHES)}"
+                f"no cache_type {self.cache_type!r}{did_you_mean(self.cache_type, _CACHES) or '.'} "
+                f"Types: {', '.join(_CACHES)}"
             )
 
     def check_input(self) -> None:
