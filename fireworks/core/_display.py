@@ -72,7 +72,10 @@ def _cells(first: Message | TensorMessage, column: str) -> list[Any]:
             return list(first[column])
         except (NotImplementedError, ValueError):  # dates that no object of Python can hold
             return list(first[column].astype(str))
-    return [cell.tolist() if cell.numel() <= 8 else _Elided(cell) for cell in tensor.detach()]
+    try:
+        return [cell.tolist() if cell.numel() <= 8 else _Elided(cell) for cell in tensor.detach()]
+    except (NotImplementedError, RuntimeError):  # tensors without values to read: sparse ones, those on no device
+        return ["..."] * tensor.shape[0]
 
 
 class _Elided:

@@ -1392,3 +1392,20 @@ def test_from_objects_makes_every_value_one_cell():
 
 def test_all_names_of_the_module_exist():
     assert all(hasattr(message_module, name) for name in message_module.__all__)
+
+
+@pytest.mark.parametrize("other", [1, "a", {"k": 1}, None, [1, 3], np.array([1]), np.array([])])
+def test_a_cell_that_is_an_array_can_be_compared_with_anything(other):
+    message = Message.from_objects({"cell": np.array([1, 2])})
+
+    assert message != Message.from_objects({"cell": other})
+    assert Message.from_objects({"cell": other}) != message
+    assert message == Message.from_objects({"cell": np.array([1, 2])})
+
+
+@pytest.mark.parametrize("tensor", [torch.empty(3, 2, device="meta"), torch.eye(3).to_sparse()], ids=["meta", "sparse"])
+def test_tensors_without_values_to_read_can_be_looked_at(tensor):
+    message = Message({"t": tensor})
+
+    assert repr(message).endswith("..., ..., ...")
+    assert message._repr_html_().count("<td>...</td>") == 3
