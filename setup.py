@@ -36,6 +36,7 @@ FEATURES = {
     "excel": ["openpyxl>=3.1"],
     "html": ["lxml>=6.1"],
     "plots": ["matplotlib>=3.11", "plotly>=7.1"],
+    "tensorboard": ["tensorboard>=2.21"],
     "tensordict": ["tensordict>=0.15"],
     "visdom": ["visdom>=0.2.4"],
 }

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from fireworks.core.message import Message
+from fireworks.extensions._losses import LossRecord
 
-__all__ = ["MetricRecord", "as_numbers"]
+__all__ = ["HistoryLines", "MetricRecord", "as_numbers"]
 
 
 class MetricRecord:
@@ -37,12 +38,9 @@ class MetricRecord:
         """Everything that was ever measured."""
         return [name for name in {name: None for row in self._rows for name in row} if name not in _PLACE]
 
-    def points(self, start: int) -> list[dict[str, float]]:
-        """The rows from a number on."""
-        return self._rows[start:]
-
-    def __len__(self) -> int:
-        return len(self._rows)
+    def rows(self) -> list[dict[str, float]]:
+        """Each row as a dict, with what was measured at its step."""
+        return self._rows
 
     def message(self) -> Message:
         """All of it: `epoch`, `iteration`, and a column for each name, NaN where it was not measured."""
@@ -72,3 +70,26 @@ def as_numbers(values: Mapping[str, Any]) -> dict[str, float]:
         except (TypeError, ValueError, RuntimeError):
             continue
     return numbers
+
+
+class HistoryLines:
+    """The histories of a training as lines for plots: the loss by step, the mean loss of epochs, each metric."""
+
+    def __init__(self, losses: LossRecord, metrics: MetricRecord) -> None:
+        self._losses, self._metrics = losses, metrics
+
+    def names(self) -> list[str]:
+        """`loss`, `epoch_loss`, and the metrics by their names."""
+        return [*(["loss"] if len(self._losses) else []), *(_line_name(name) for name in self._metrics.names())]
+
+    def points(self, name: str, start: int) -> tuple[list[int], list[float]]:
+        """Iterations and values from a number on."""
+        if name == "loss":
+            return self._losses.points(start)
+        key = "loss" if name == "epoch_loss" else name
+        rows = [row for row in self._metrics.rows() if key in row]
+        return [int(row["iteration"]) for row in rows[start:]], [row[key] for row in rows[start:]]
+
+
+def _line_name(metric: str) -> str:
+    return "epoch_loss" if metric == "loss" else metric

@@ -97,6 +97,7 @@ class TrainingStep:
         self.waiting = 0
         # Whether the last call changed the parameters.
         self.stepped = False
+        self._is_plain = clip_norm is None and accumulate == 1 and precision is None
         self._run = self._step_by_closure if isinstance(optimizer, LBFGS) else self._step
 
     def __call__(self, engine: Engine, batch: Any) -> dict[str, Any]:
@@ -119,6 +120,14 @@ class TrainingStep:
     def _step(self, engine: Engine, batch: Any) -> tuple[torch.Tensor, Any]:
         if self.waiting == 0:
             self.optimizer.zero_grad()
+        if self._is_plain:  # as most are; the way below costs several microseconds more
+            output = self.model(batch)
+            value = self.loss(output)
+            self._check(value, output, engine, batch)
+            value.backward()
+            self.optimizer.step()
+            self.stepped = True
+            return value, output
         value, output = self._differentiate(engine, batch)
         self.waiting += 1
         self.stepped = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
@@ -17,22 +17,18 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from ignite.engine import State as EngineState
-from torch.nn import Module, Parameter
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.nn import Module
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, ReduceLROnPlateau
 
 from fireworks.core.cursor import is_once_only, length_of
-from fireworks.core.junction import Junction
 from fireworks.core.message import Message
-from fireworks.core.model import Model
-from fireworks.core.state import State, check_names, collect_state, restore_state, snapshot
-from fireworks.extensions._checkpoints import CheckpointFiles, Checkpointing, checkpoint_at, find_checkpoint
+from fireworks.extensions._checkpoints import CheckpointFiles, Checkpointing
 from fireworks.extensions._losses import LossRecord
-from fireworks.extensions._metrics import MetricRecord
+from fireworks.extensions._metrics import HistoryLines, MetricRecord
 from fireworks.extensions._optimizers import build_optimizer
 from fireworks.extensions._progress import progress_bar, somebody_watches
-from fireworks.extensions._randomness import global_generators, set_global_generators
 from fireworks.extensions._reading import BatchReader, run_engine
+from fireworks.extensions._resuming import ResumableJunction, parameters_of
 from fireworks.extensions._steps import (
     Loss,
     Step,
@@ -42,8 +38,9 @@ from fireworks.extensions._steps import (
     evaluation_mode,
 )
 from fireworks.extensions._stopping import EarlyStopping, StoppingRule
-from fireworks.utils.events import visdom_loss_handler
-from fireworks.utils.exceptions import FormatError, StateError, did_you_mean
+from fireworks.extensions._tensorboard import EventFiles
+from fireworks.utils._visdom import LinePlots
+from fireworks.utils.exceptions import did_you_mean
 
 __all__ = [
     "Checkpointing",
@@ -57,11 +54,11 @@ __all__ = [
 _LOGGER = logging.getLogger("fireworks.training")
 _LOGGER.addHandler(logging.NullHandler())
 
-# The data that a junction reads: what they are is no state of its own, where they stand is theirs.
-_DATA = ("dataset", "eval_set")
+# A request takes longer than a step.
+_STEPS_PER_MIRRORING = 50
 
 
-class IgniteJunction(Junction):
+class IgniteJunction(ResumableJunction):
     """Trains a model on a data set with ignite's Engine.
 
     `engine` is the Engine: `engine.state.output['loss']` is the loss of the last step, ignite's metrics and handlers
@@ -81,7 +78,9 @@ class IgniteJunction(Junction):
         precision: 'bfloat16' or 'float16' to compute in it where that is safe.
         early_stopping: An `EarlyStopping`, or just its patience in epochs.
         checkpoint: A `Checkpointing`, or just its folder.
-        visdom: Plot the loss on a visdom server. Without one there is a warning, and training goes on.
+        tensorboard: Folder for event files with every point of the histories. What cannot be written is a warning.
+        visdom: Plot the histories on a visdom server: True, or a dict with its `server` and `port`. Without one there
+            is a warning, and training goes on; one that comes later, or comes back, gets all points.
         environment: Of visdom.
         description: Names the plots; the model's class by default.
         progress: Show a progress bar; by default where somebody can see it, in a terminal or a notebook.
@@ -94,6 +93,7 @@ class IgniteJunction(Junction):
         ValueError: No optimizer or scheduler of that name; no parameters to train.
 
     Example:
+        >>> from fireworks.core.model import Model
         >>> class Line(Model):
         ...     def forward(self, message):
         ...         return message.merge({"guess": self.m * message["x"]})
@@ -112,16 +112,14 @@ class IgniteJunction(Junction):
 
     required_components = {"model": Module, "dataset": None}  # noqa: RUF012
 
-    # Written here, these are attributes; any other public name would be a component.
-    engine: Engine
-    evaluator: Engine
-    optimizer: Optimizer
-    scheduler: LRScheduler | None
-    engine = evaluator = optimizer = scheduler = None  # type: ignore[assignment]
+    # Written here (and in the base class), these are attributes; any other public name would be a component.
+    evaluator: Engine = None  # type: ignore[assignment]
     loss: Any = None
     update_function: Any = None
-    visdom = environment = description = progress = None
-    clip_norm = accumulate = precision = None
+    visdom: Any = None
+    environment: Any = None
+    description = progress = None
+    clip_norm = accumulate = precision = tensorboard = None
     early_stopping: Any = None
     checkpoint: Any = None
 
@@ -132,7 +130,7 @@ class IgniteJunction(Junction):
         optimizer: Any = "Adam",
         scheduler: Any = None,
         update_function: Callable[..., Step] = default_training_closure,
-        visdom: bool = False,
+        visdom: bool | Mapping[str, Any] = False,
         environment: str = "main",
         description: str | None = None,
         progress: bool | None = None,
@@ -142,6 +140,7 @@ class IgniteJunction(Junction):
         precision: str | None = None,
         early_stopping: EarlyStopping | int | None = None,
         checkpoint: Checkpointing | str | PathLike[str] | None = None,
+        tensorboard: str | PathLike[str] | None = None,
         **arguments: Any,
     ) -> None:
         super().__init__(components=components)
@@ -157,14 +156,17 @@ class IgniteJunction(Junction):
         self.checkpoint = Checkpointing(checkpoint) if isinstance(checkpoint, (str, PathLike)) else checkpoint
         _check_kind(self.early_stopping, EarlyStopping, "early_stopping", "an EarlyStopping, a number of epochs")
         _check_kind(self.checkpoint, Checkpointing, "checkpoint", "a Checkpointing, a folder")
+        self.tensorboard = tensorboard
+        _check_kind(visdom or None, (bool, Mapping), "visdom", "True, a dict of the server's place")
+        _check_kind(tensorboard, (str, PathLike), "tensorboard", "a folder")
         self.optimizer, self.scheduler = build_optimizer(
-            _parameters(self.model), optimizer, scheduler, arguments, _OWN_ARGUMENTS
+            parameters_of(self.model), optimizer, scheduler, arguments, _OWN_ARGUMENTS
         )
         self._trained = self.model
         self._history = LossRecord()
         self._metrics = MetricRecord()
         self._reader = BatchReader([])
-        self._progress: dict[str, Any] | None = None  # of the run that a state was taken of, until it goes on
+        self._progress = None
         self._goes_on = False
         self._stopping = self._make_stopping_rule()
         self._files = None if self.checkpoint is None else CheckpointFiles(self.checkpoint)
@@ -177,9 +179,7 @@ class IgniteJunction(Junction):
         self._evaluate = default_evaluation_closure(self.model, loss, precision)
         self._evaluated: list[tuple[torch.Tensor, int]] = []
         self.evaluator = _make_engine(self._evaluation_step)
-        if visdom:
-            engines = {"trainer": self.engine, "evaluator": self.evaluator}
-            visdom_loss_handler(engines, description or type(self.model).__name__, environment=environment)
+        self._mirrors = self._make_mirrors()
 
     def _make_step(self) -> Step:
         """The training step, with those options that differ from what it does by itself."""
@@ -196,6 +196,23 @@ class IgniteJunction(Junction):
                 "arguments of that name; add them, or do in it what they ask for"
             )
         return self.update_function(self.model, self.optimizer, self.loss, **options)
+
+    def _make_mirrors(self) -> list[LinePlots | EventFiles]:
+        """What shows elsewhere what is recorded here."""
+        lines = HistoryLines(self._history, self._metrics)
+        mirrors: list[LinePlots | EventFiles] = []
+        if self.visdom:
+            connection = self.visdom if isinstance(self.visdom, Mapping) else None
+            mirrors.append(
+                LinePlots(lines, self.description or type(self.model).__name__, self.environment, connection)
+            )
+        if self.tensorboard is not None:
+            mirrors.append(EventFiles(lines, Path(self.tensorboard)))
+        return mirrors
+
+    def _mirror(self, patient: bool = True) -> None:
+        for mirror in self._mirrors:
+            mirror.send(patient)
 
     def _make_stopping_rule(self) -> StoppingRule | None:
         if self.early_stopping is None:
@@ -313,11 +330,13 @@ class IgniteJunction(Junction):
                 self._files.start(self._place()[1])
                 for event, save in self._savers(self._files).items():
                     handlers.enter_context(attach(event, save))
+            if self._mirrors:
+                handlers.enter_context(
+                    attach(Events.ITERATION_COMPLETED(every=_STEPS_PER_MIRRORING), lambda: self._mirror())
+                )
+                handlers.enter_context(attach(Events.EPOCH_COMPLETED, lambda: self._mirror()))
+                handlers.callback(self._mirror, patient=False)
             yield
-
-    def _place(self) -> tuple[int, int]:
-        """Epoch and iteration, counted over all runs."""
-        return self._history.place(self.engine.state)
 
     def _measure(self) -> None:
         """Record the metrics of the epoch that has just ended, and see whether there should be another one."""
@@ -348,146 +367,6 @@ class IgniteJunction(Junction):
         # A training step that waits for more gradients, or that was left out, is none.
         if scheduler is not None and (not isinstance(step, TrainingStep) or step.stepped):
             scheduler.step()
-
-    # --- checkpoints --------------------------------------------------------------------------------------------------
-
-    def _savers(self, files: CheckpointFiles) -> dict[Events, Callable[[], None]]:
-        """When to save: also at once, so that what cannot be saved is known before it matters, and at the end."""
-
-        def save(is_best: bool = False) -> None:
-            files.save({"checkpoint": 1, "stages": collect_state(self)}, self._place()[1], is_best)
-
-        def save_at_start() -> None:
-            if not self._goes_on:
-                save()
-
-        def save_after_step() -> None:
-            if files.is_due(self._place()[1]):
-                save()
-
-        def save_after_epoch() -> None:
-            is_best = files.plan.best is not None and files.is_better(self._measured(files.plan.best))
-            if is_best or files.is_due_after_epoch(*self._place()):
-                save(is_best)
-
-        def save_at_end() -> None:
-            if files.saved_at != self._place()[1]:
-                save()
-
-        savers = {
-            Events.STARTED: save_at_start,
-            Events.EPOCH_COMPLETED: save_after_epoch,
-            Events.COMPLETED: save_at_end,
-        }
-        within = files.plan.every_iterations is not None or files.plan.every_seconds is not None
-        return {**savers, Events.ITERATION_COMPLETED: save_after_step} if within else savers
-
-    def _find_progress(self, resume: Any) -> dict[str, Any] | None:
-        """Load what is to be resumed; gives where its run stands, or None for a new run."""
-        if resume is False:
-            self._progress = None
-        elif resume is not True:
-            self._load(*checkpoint_at(Path(resume)))
-        elif self._progress is None and self._files is not None and self._files.folder.is_dir():
-            found = find_checkpoint(self._files.folder)
-            if found is not None:
-                self._load(*found)
-        progress, self._progress = self._progress, None
-        if progress is not None:
-            self._reader.set_state(progress["reading"])
-            self.engine.state.epoch, self.engine.state.iteration = progress["epoch"], progress["iteration"]
-            self._generators = progress["generators"]
-            return progress
-        return None
-
-    def _load(self, path: Path, content: Any) -> None:
-        if not isinstance(content, dict) or set(content) != {"checkpoint", "stages"}:
-            raise FormatError(f"{path} is a saved state, but no checkpoint of an IgniteJunction")
-        trained = {id(parameter) for parameter in _parameters(self.model)}
-        try:
-            restore_state(self, content["stages"])
-        except StateError as error:
-            raise StateError(f"{path} does not fit: {error}") from error
-        if {id(parameter) for parameter in _parameters(self.model)} != trained:
-            raise StateError(f"{path} is of a model whose parameters have other shapes")
-
-    def _is_over(self, progress: Mapping[str, Any], max_epochs: int) -> bool:
-        has_stopped = self._stopping is not None and self._stopping.is_met
-        return self._reader.position is None and (has_stopped or progress["epoch"] >= max_epochs)
-
-    def _restore_generators(self) -> None:
-        """After whatever was drawn since the checkpoint was loaded."""
-        if self._goes_on:
-            set_global_generators(self._generators)
-
-    # --- state --------------------------------------------------------------------------------------------------------
-
-    def _component_state(self) -> State:
-        return {name: value for name, value in super()._component_state().items() if name not in _DATA}
-
-    def _attribute_state(self) -> State:
-        # `engine` is no name that a component could have.
-        return {**super()._attribute_state(), "engine": snapshot(self._engine_state())}
-
-    def _engine_state(self) -> dict[str, Any]:
-        scheduler, step, stopping = self.scheduler, self._update, self._stopping
-        return {
-            "kinds": self._kinds(),
-            "progress": self._current_progress(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": None if scheduler is None else scheduler.state_dict(),
-            "step": step.get_state() if isinstance(step, TrainingStep) else None,
-            "stopping": None if stopping is None else stopping.get_state(),
-            "best": None if self._files is None else self._files.best,
-            "history": self._history.get_state(),
-            "metrics": self._metrics.get_state(),
-        }
-
-    def _kinds(self) -> dict[str, str]:
-        parts = {"optimizer": self.optimizer, "scheduler": self.scheduler, "stopping rule": self._stopping}
-        return {name: "none" if part is None else type(part).__name__ for name, part in parts.items()}
-
-    def _current_progress(self) -> dict[str, Any]:
-        if self._progress is not None:
-            return self._progress
-        return {
-            "epoch": self.engine.state.epoch,
-            "iteration": self.engine.state.iteration,
-            "reading": self._reader.get_state(),
-            "generators": global_generators(),
-        }
-
-    def _set_attribute_state(self, state: State) -> None:
-        engine = snapshot(state["engine"])
-        super()._set_attribute_state({name: value for name, value in state.items() if name != "engine"})
-        self._load_parts(engine)
-        self._history.set_state(engine["history"])
-        self._metrics.set_state(engine["metrics"])
-        self._progress = engine["progress"]
-
-    def _load_parts(self, state: Mapping[str, Any]) -> None:
-        check_names(state, self._engine_state(), what=type(self).__name__)
-        for part, kind in self._kinds().items():
-            if state["kinds"][part] != kind:
-                raise StateError(
-                    f"the {part} of the state is {state['kinds'][part]}, but of this junction it is {kind}"
-                )
-        try:
-            self.optimizer.load_state_dict(state["optimizer"])
-        except ValueError as error:
-            raise StateError(
-                f"the state is of another optimizer than this {type(self.optimizer).__name__}: {error}"
-            ) from error
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(state["scheduler"])
-            # It would warn that its first step comes before the optimizer's, which was made before the state was taken.
-            vars(self.optimizer)["_opt_called"] = True
-        if self._stopping is not None:
-            self._stopping.set_state(state["stopping"])
-        if isinstance(self._update, TrainingStep) and state["step"] is not None:
-            self._update.set_state(state["step"])
-        if self._files is not None:
-            self._files.best = state["best"]
 
     # --- evaluation ---------------------------------------------------------------------------------------------------
 
@@ -523,6 +402,7 @@ class IgniteJunction(Junction):
         result = {**self._mean_loss(), **metrics}
         if dataset is None:
             self._metrics.record(*self._place(), {f"eval_{name}": value for name, value in result.items()})
+            self._mirror()
         return result
 
     def _evaluation_step(self, engine: Engine, batch: Any) -> Any:
@@ -571,10 +451,6 @@ def _make_engine(step: Step) -> Engine:
     return engine
 
 
-def _parameters(model: Module) -> Iterable[Parameter]:
-    return model.all_parameters() if isinstance(model, Model) else model.parameters()
-
-
 def _check_is_function(loss: Any, needed: bool) -> None:
     if loss is None and not needed:
         return
@@ -588,6 +464,6 @@ def _check_is_function(loss: Any, needed: bool) -> None:
         )
 
 
-def _check_kind(given: Any, expected: type, name: str, text: str) -> None:
+def _check_kind(given: Any, expected: type | tuple[type, ...], name: str, text: str) -> None:
     if given is not None and not isinstance(given, expected):
         raise TypeError(f"expected {text} or None as {name}, got {given!r:.80}")

@@ -1,59 +1,19 @@
 """The visdom handler: what is plotted, and what happens where there is no visdom."""
 
-import json
-import socket
 import subprocess
 import sys
 
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from ignite.metrics import Average
 
 from fireworks.utils.events import visdom_loss_handler
-
-# The client logs with a method that Python has replaced.
-pytestmark = pytest.mark.filterwarnings("ignore:The 'warn' method is deprecated:DeprecationWarning:visdom")
 
 
 def make_trainer() -> Engine:
     """An engine whose loss is the batch."""
     return Engine(lambda engine, batch: {"loss": torch.tensor(float(batch))})
-
-
-@pytest.fixture
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-@pytest.fixture
-def visdom_server(free_port, tmp_path):
-    """A real server, and the arguments of a client of it."""
-    pytest.importorskip("visdom")
-    # `visdom.server.start` would download scripts first; this entry does not.
-    script = "from visdom.server.run_server import main; main()"
-    arguments = ["-port", str(free_port), "-bind_local", "--hostname", "127.0.0.1", "-env_path", str(tmp_path)]
-    server = subprocess.Popen(
-        [sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    for line in server.stdout:
-        if "navigate to" in line:
-            break
-    yield server, {"server": "http://127.0.0.1", "port": free_port}
-    server.kill()
-    server.wait()
-    server.stdout.close()
-
-
-def read_points(connection, environment, window):
-    """x and y of the line that a window of the server shows."""
-    from visdom import Visdom
-
-    client = Visdom(env=environment, raise_exceptions=True, use_incoming_socket=False, **connection)
-    (line,) = json.loads(client.get_window_data(window, env=environment))["content"]["data"]
-    return line["x"], line["y"]
 
 
 def test_utils_can_be_used_without_ignite_and_visdom():
@@ -69,8 +29,8 @@ def test_a_visdom_that_is_not_installed_is_one_warning_and_training_goes_on(monk
     with pytest.warns(UserWarning, match=r"visdom is not installed; install fireworks-ml\[visdom\]") as warned:
         visdom_loss_handler({"trainer": trainer}, "line")
 
-    assert len(warned) == 1
     assert trainer.run([1, 2, 3]).iteration == 3
+    assert len(warned) == 1
 
 
 def test_a_dictionary_without_trainer_is_refused():
@@ -79,37 +39,69 @@ def test_a_dictionary_without_trainer_is_refused():
 
 
 def test_every_loss_and_metric_is_plotted(visdom_server):
-    _, connection = visdom_server
-    trainer = make_trainer()
+    visdom_server.start()
+    trainer, evaluator = make_trainer(), make_trainer()
     Average(lambda output: output["loss"]).attach(trainer, "mean")
+    Average(lambda output: output["loss"]).attach(evaluator, "mean")
 
-    visdom_loss_handler({"trainer": trainer}, "line", environment="tests", **connection)
+    engines = {"trainer": trainer, "evaluator": evaluator}
+    visdom_loss_handler(engines, "line", environment="tests", **visdom_server.connection)
     trainer.run(list(range(120)), max_epochs=2)
+    evaluator.run([7])
 
-    steps, losses = read_points(connection, "tests", "line loss")
+    steps, losses = visdom_server.read_points("tests", "line loss")
     assert steps == list(range(1, 241))
     assert losses == [*range(120), *range(120)]
-    assert read_points(connection, "tests", "line trainer mean") == ([120, 240], [59.5, 59.5])
+    assert visdom_server.read_points("tests", "line trainer mean") == ([120, 240], [59.5, 59.5])
+    assert visdom_server.read_points("tests", "line evaluator mean") == ([240], [7.0])
 
 
-def test_a_server_that_does_not_answer_is_one_warning(free_port):
-    pytest.importorskip("visdom")
-
+def test_more_points_than_go_into_one_request_all_arrive(visdom_server):
+    trainer = make_trainer()
     with pytest.warns(UserWarning, match="no visdom server answered") as warned:
-        visdom_loss_handler({"trainer": make_trainer()}, "line", server="http://127.0.0.1", port=free_port)
+        visdom_loss_handler({"trainer": trainer}, "line", environment="tests", **visdom_server.connection)
+    trainer.on(Events.ITERATION_COMPLETED(once=10_500))(visdom_server.start)
+
+    trainer.run(list(range(10_500)))
+
+    assert len(warned) == 1
+    assert visdom_server.read_points("tests", "line loss")[0] == list(range(1, 10_501))
+
+
+def test_a_server_that_does_not_answer_is_one_warning(visdom_server):
+    with pytest.warns(UserWarning, match="no visdom server answered") as warned:
+        visdom_loss_handler({"trainer": make_trainer()}, "line", **visdom_server.connection)
 
     assert len(warned) == 1
 
 
-def test_a_server_that_dies_is_one_warning_and_training_goes_on(visdom_server):
-    server, connection = visdom_server
+def test_a_server_that_dies_is_one_warning_and_training_goes_on(visdom_server, capsys):
+    visdom_server.start()
     trainer = make_trainer()
-    visdom_loss_handler({"trainer": trainer}, "line", **connection)
-    server.kill()
-    server.wait()
+    visdom_loss_handler({"trainer": trainer}, "line", **visdom_server.connection)
+    visdom_server.kill()
 
     with pytest.warns(UserWarning, match="does not answer any more") as warned:
         state = trainer.run(list(range(120)), max_epochs=2)
 
     assert len(warned) == 1
     assert state.iteration == 240
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("seen_dead", [True, False])
+def test_a_server_that_comes_back_gets_all_points(visdom_server, seen_dead):
+    visdom_server.start()
+    trainer = make_trainer()
+    visdom_loss_handler({"trainer": trainer}, "line", environment="tests", **visdom_server.connection)
+    trainer.on(Events.ITERATION_COMPLETED(once=60))(visdom_server.kill)
+    # It forgets its plots either way; between two requests nobody notices that it was away.
+    trainer.on(Events.ITERATION_COMPLETED(once=160 if seen_dead else 70))(visdom_server.start)
+
+    if seen_dead:
+        with pytest.warns(UserWarning, match="does not answer any more"):
+            trainer.run(list(range(200)))
+    else:
+        trainer.run(list(range(200)))
+
+    assert visdom_server.read_points("tests", "line loss") == (list(range(1, 201)), list(range(200)))
