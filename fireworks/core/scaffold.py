@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fireworks.core.state import METHODS, State, check_names, encode_state, read_state, snapshot, stages
+from fireworks.core.state import METHODS, State, check_names, encode_state, internal_state, read_state, snapshot, stages
 from fireworks.utils.exceptions import StateError, did_you_mean
 from fireworks.utils.files import replacing
 
@@ -141,8 +141,9 @@ class Scaffold:
         Raises:
             StateError: The names differ from those of this scaffold, or a state does not fit its object.
         """
-        check_names(state["internal"], self._items, what="this scaffold", part="state")
-        self._restore(snapshot(state["internal"]))
+        states = internal_state(state)
+        check_names(states, self._items, what="this scaffold", part="state")
+        self._restore(snapshot(states))
 
     def __repr__(self) -> str:
         return f"Scaffold({', '.join(self._items)})"

@@ -170,3 +170,5 @@ def test_a_scaffold_has_a_state_itself():
     assert counters[1].count == 1
     with pytest.raises(StateError, match="the state does not fit this scaffold: no state for 'b'"):
         Scaffold({"b": Counter()}).set_state(state)
+    with pytest.raises(StateError, match="expected a state"):
+        Scaffold().set_state({})

@@ -8,7 +8,15 @@ from fireworks.core.cursor import items_per_epoch
 from fireworks.core.message import Message, cat
 from fireworks.core.pipe import Pipe
 from fireworks.core.state import State, columns_from_state, columns_to_state, take_out
-from fireworks.toolbox._pipes.reading import Reader, as_message, known_length, passes_on, reads_by_index, row_reader
+from fireworks.toolbox._pipes.reading import (
+    Reader,
+    as_message,
+    is_count,
+    known_length,
+    passes_on,
+    reads_by_index,
+    row_reader,
+)
 from fireworks.toolbox._pipes.sizing import SizedBatches
 from fireworks.toolbox.junctions import HubJunction, SwitchJunction
 
@@ -45,7 +53,7 @@ class BatchingPipe(Pipe):
         self, input: Any = None, *args: Any, batch_size: int = 5, drop_last: bool = False, **kwargs: Any
     ) -> None:
         super().__init__(input, *args, **kwargs)
-        if isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1:
+        if not is_count(batch_size, least=1):
             raise ValueError(f"batch_size is a number of rows from 1 up, got {batch_size!r}")
         self.batch_size = int(batch_size)
         self.drop_last = drop_last
@@ -102,14 +110,14 @@ class BatchingPipe(Pipe):
 
     def _collect(self) -> Message:
         parts, rows = [self._collected], len(self._collected)
-        while rows < self.batch_size:
-            try:
-                item = as_message(super().__next__())
-            except StopIteration:
-                break
-            parts.append(item)
-            rows += len(item)
-        self._collected = cat(parts)
+        try:
+            while rows < self.batch_size:
+                parts.append(as_message(super().__next__()))
+                rows += len(parts[-1])
+        except StopIteration:
+            pass
+        finally:  # what came before an error is not lost
+            self._collected = cat(parts)
         if rows >= self.batch_size:
             batch, self._collected = self._collected[: self.batch_size], self._collected[self.batch_size :]
             return batch
@@ -179,7 +187,7 @@ class RepeaterPipe(Pipe):
 
     def __init__(self, input: Any = None, *args: Any, repetitions: int = 10, **kwargs: Any) -> None:
         super().__init__(input, *args, **kwargs)
-        if isinstance(repetitions, bool) or int(repetitions) != repetitions or repetitions < 0:
+        if not is_count(repetitions, least=0):
             raise ValueError(f"repetitions is a number from 0 up, got {repetitions!r}")
         self.repetitions = int(repetitions)
         self.passes = 0  # how many are complete

@@ -32,6 +32,14 @@ def require(pipe: Pipe, *names: str) -> None:
         )
 
 
+def is_count(value: Any, least: int) -> bool:
+    """Whether an argument is a whole number from `least` up, of whatever type of numbers."""
+    try:
+        return not isinstance(value, bool) and int(value) == value and value >= least
+    except (TypeError, ValueError, OverflowError):  # no number, NaN, infinity
+        return False
+
+
 def row_reader(source: Any) -> Reader:
     """A function that reads rows of a source, given as a slice or as an int64 array, in the way the source understands.
 
