@@ -357,7 +357,7 @@ def test_two_workers_together_deliver_each_batch_once():
 
 
 def test_sizes_that_cannot_be_are_refused():
-    for size in (0, -1, 2.5, True):
+    for size in (0, -1, 2.5, True, None, "3", float("nan"), float("inf")):
         with pytest.raises(ValueError, match="batch_size is a number of rows from 1 up"):
             BatchingPipe(data(), batch_size=size)
         if size != 0:
@@ -624,6 +624,7 @@ def test_a_title_is_a_column_on_every_row_that_passes():
     assert pipe.insert_labels({"a": [1, 2]}).to_dict() == {"a": [1, 2], "labels": ["genes", "genes"]}
     assert Title2LabelPipe(7, inputs=Table(), labels_column="source")[2:4].to_dict() == {"n": [2, 3], "source": [7, 7]}
     assert "labels" not in source.columns
+    assert pipe[[]]["labels"].dtype == pipe[0:3]["labels"].dtype
 
 
 def test_labels_become_one_hot_vectors_beside_their_text():

@@ -183,7 +183,8 @@ class Title2LabelPipe(_Changing):
     def insert_labels(self, message: Any) -> Message:
         """The message with the label on every row."""
         labeled = Message(as_message(message))
-        labeled[self.labels_column] = [self.title] * len(labeled)
+        label = Message({self.labels_column: [self.title]})
+        labeled[[self.labels_column]] = label.permute([0] * len(labeled))  # has the dtype of a label without rows too
         return labeled
 
     def _change(self, message: Message) -> Message:
