@@ -48,11 +48,11 @@ def is_plain(value: Any) -> bool:
 
 
 def array_snapshot(value: Any) -> Any:
-    """A copy of a plain value with arrays in the place of tensors, where numpy has their type (it lacks bfloat16).
+    """A copy of a plain value; of a tensor as an array, where numpy has its type (it lacks bfloat16).
 
     Example:
-        >>> array_snapshot([torch.ones(2), "a"])
-        [array([1., 1.], dtype=float32), 'a']
+        >>> array_snapshot(torch.ones(2))
+        array([1., 1.], dtype=float32)
     """
     if isinstance(value, torch.Tensor):
         values = value.detach().cpu().clone().resolve_conj().resolve_neg()
@@ -60,10 +60,6 @@ def array_snapshot(value: Any) -> Any:
             return values.numpy()
         except TypeError:
             return values
-    if type(value) is dict:
-        return {key: array_snapshot(item) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(array_snapshot(item) for item in value)
     return snapshot(value)
 
 
@@ -119,7 +115,7 @@ def saved_value(value: Any, copied: Callable[[Any], Any]) -> Any:
 
 def _load_module(module: Any, saved: Mapping[str, Any]) -> None:
     if is_stage(module):
-        module.set_state({"internal": saved})
+        module.set_state(saved if saved.keys() == {"internal", "external"} else {"internal": saved})
         return
     problems = check_restorable(type(module).__name__, saved, module)
     if problems:
@@ -145,6 +141,8 @@ def _restored_tensor(saved: torch.Tensor, current: torch.Tensor) -> torch.Tensor
     values = saved.detach().to(current.device, copy=True)
     if not isinstance(current, Parameter):
         return values
+    if _is_learnable(current) and _is_learnable(values) and not values.is_complex():
+        values = values.to(current.dtype)
     return Parameter(values, requires_grad=current.requires_grad and _is_learnable(values))
 
 

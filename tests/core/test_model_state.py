@@ -127,6 +127,25 @@ def test_setting_a_state_keeps_what_an_optimizer_refers_to():
     assert model.b is b and b.tolist() == [1.0] and not b.requires_grad
 
 
+def test_a_parameter_of_another_shape_keeps_its_dtype():
+    line = Line({"m": [1.0]})
+    line.set_state({"internal": {"m": [5.0, 6.0]}}, reset=False)
+
+    assert line.m.dtype == torch.float32
+    assert line.m.tolist() == [5.0, 6.0]
+
+
+def test_a_whole_state_given_to_a_component_that_is_a_model_sets_its_state():
+    class Holder(Model):
+        def init_default_components(self):
+            self.inner = Line({"m": [1.0]})
+
+    holder = Holder({"inner": Line({"m": [2.0], "b": [3.0]}).get_state()})
+
+    assert (holder.inner.m.item(), holder.inner.b.item()) == (2.0, 3.0)
+    assert "internal" not in holder.inner.components
+
+
 def test_parameters_of_another_shape_are_replaced():
     model = Line({"m": [2.0]})
     model.freeze("m")

@@ -425,6 +425,32 @@ def test_a_looping_pipe_starts_at_the_first_row_wherever_its_input_stands():
     assert len(LoopingPipe(source)) == len(rows)
 
 
+def test_a_looping_pipe_over_a_new_order_each_time_starts_it_once_an_epoch():
+    source = ShufflerPipe(Message({"x": list(range(7))}), seed=3)
+    for _row in LoopingPipe(source):
+        continue
+
+    assert source.shuffles == 1
+    check_resume(lambda: LoopingPipe(ShufflerPipe(Message({"x": list(range(7))}), seed=3)), fresh_process=False)
+
+
+def test_batches_that_are_collected_lose_no_row_when_the_input_fails():
+    class Flaky(Pipe):
+        reads = 0
+
+        def __next__(self):
+            self.reads += 1
+            if self.reads == 3:
+                raise OSError("the disk is gone")
+            return super().__next__()
+
+    batches = iter(BatchingPipe(Flaky(input=Message({"x": list(range(6))})), batch_size=4))
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(batches)
+
+    assert [batch["x"].tolist() for batch in batches.remaining()] == [[0, 1, 2, 3], [4, 5]]
+
+
 def test_a_looping_pipe_learns_its_length_at_the_end():
     loopy = LoopingPipe(Stream())
     with pytest.raises(IndexError, match="row 21 is out of range for a pipe of 20 rows"):

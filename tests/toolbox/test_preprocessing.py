@@ -193,6 +193,8 @@ class TestNormalizer:
         other.set_state(normalizer.get_state())
         assert other[:] == normalizer[:]
         assert other.count == 20
+        assert isinstance(other.mean["x"], torch.Tensor)
+        assert torch.equal(other.variance["x"], normalizer.variance["x"])
 
 
 def make_normalizing_pipeline():

@@ -69,13 +69,14 @@ class LoopingPipe(Pipe):
 
     def _rewind(self) -> None:
         super().reset()
+        if self._source is not self.input:
+            self._source, self.length = self.input, None
         self.position = 0
         self._held = Message()
 
     def _start_on_input(self) -> None:
         """Begins with an input at its start, wherever others have left it."""
         if self._source is not self.input:
-            self._source, self.length = self.input, None
             self._rewind()
 
     def __getitem__(self, index: RowIndex) -> Message:
