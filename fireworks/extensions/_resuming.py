@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ from torch.nn import Module, Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from fireworks.core.cursor import is_stage
 from fireworks.core.junction import Junction
 from fireworks.core.model import Model
 from fireworks.core.state import State, check_names, collect_state, restore_state, snapshot
 from fireworks.extensions._checkpoints import CheckpointFiles, checkpoint_at, find_checkpoint
 from fireworks.extensions._losses import LossRecord
 from fireworks.extensions._metrics import MetricRecord
-from fireworks.extensions._randomness import global_generators, set_global_generators
+from fireworks.extensions._randomness import global_generators, global_generators_kept, set_global_generators
 from fireworks.extensions._reading import BatchReader
 from fireworks.extensions._steps import Step, TrainingStep
 from fireworks.extensions._stopping import StoppingRule
@@ -126,6 +128,26 @@ class ResumableJunction(Junction):
         """After whatever was drawn since the checkpoint was loaded."""
         if self._goes_on:
             set_global_generators(self._generators)
+
+    @contextmanager
+    def _kept(self, dataset: Any) -> Iterator[None]:
+        """Whatever is trained meanwhile, afterwards everything is as it was."""
+        progress, rates = self._progress, [group["lr"] for group in self.optimizer.param_groups]
+        states, of_data = collect_state(self), collect_state(dataset) if is_stage(dataset) else None
+        modes = {module: module.training for module in self.model.modules()}
+        with global_generators_kept():
+            try:
+                yield
+            finally:
+                self.optimizer.zero_grad()
+                restore_state(self, states)
+                if of_data is not None:
+                    restore_state(dataset, of_data)
+                for module, mode in modes.items():
+                    module.training = mode
+                for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+                    group["lr"] = rate
+                self._progress = progress
 
     # --- state --------------------------------------------------------------------------------------------------------
 

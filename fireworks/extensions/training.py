@@ -27,6 +27,7 @@ from fireworks.extensions._losses import LossRecord
 from fireworks.extensions._metrics import HistoryLines, MetricRecord
 from fireworks.extensions._optimizers import build_optimizer
 from fireworks.extensions._progress import progress_bar, somebody_watches
+from fireworks.extensions._rates import LearningRates, sweep
 from fireworks.extensions._reading import BatchReader, run_engine
 from fireworks.extensions._resuming import ResumableJunction, parameters_of
 from fireworks.extensions._steps import (
@@ -46,6 +47,7 @@ __all__ = [
     "Checkpointing",
     "EarlyStopping",
     "IgniteJunction",
+    "LearningRates",
     "default_evaluation_closure",
     "default_training_closure",
 ]
@@ -274,6 +276,42 @@ class IgniteJunction(ResumableJunction):
     def run(self, dataset: Any = None, max_epochs: int = 10, resume: bool | str | PathLike[str] = False) -> EngineState:
         """A second name of `train`."""
         return self.train(dataset, max_epochs, resume)
+
+    def find_learning_rate(
+        self, dataset: Any = None, lowest: float = 1e-7, highest: float = 10.0, steps: int = 100
+    ) -> LearningRates:
+        """Try learning rates from low to high, to see which one lowers the loss fastest.
+
+        Afterwards the model, the optimizer, the position in the data and the random generators are as they were.
+
+        Args:
+            dataset: What to train on meanwhile; the component `dataset` by default. It may be read several times.
+            lowest: The first rate.
+            highest: The last one; the search ends before, once the loss has grown to a multiple of its best value.
+            steps: How many rates are tried.
+
+        Returns:
+            `suggestion`, the rate, and `history`, a Message with the columns `lr`, `loss` and `smoothed`.
+
+        Raises:
+            TypeError: The data set can be read only once.
+            ValueError: The rates make no sense, or the loss grows from the start.
+
+        Example:
+            >>> line = torch.nn.Linear(1, 1)
+            >>> components = {"model": line, "dataset": [torch.ones(4, 1)]}
+            >>> trainer = IgniteJunction(components, loss=lambda output: output.square().mean())
+            >>> 1e-7 < trainer.find_learning_rate().suggestion < 10
+            True
+        """
+        given = self.dataset if dataset is None else dataset
+        if is_once_only(given):
+            raise TypeError(
+                f"a {type(given).__name__} can be read once, and training needs it then; give a list or a pipe"
+            )
+        with self._kept(given):
+            self._start(self.engine)
+            return sweep(self._update, self.optimizer, BatchReader(given), lowest, highest, steps)
 
     @property
     def history(self) -> Message:
