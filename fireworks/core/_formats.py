@@ -14,6 +14,7 @@ never names of members. Members that a manifest without such columns does not ne
 from __future__ import annotations
 
 import datetime
+import functools
 import io
 import json
 import mmap as memory_map
@@ -23,7 +24,7 @@ import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -69,6 +70,7 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _AS_BYTES = {
     str(dtype): dtype for dtype in (torch.complex128, torch.complex32, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz)
 }
+_EXTRAS = {"excel": "openpyxl", "html": "lxml"}  # our extras, and the libraries that pandas needs for these formats
 _NO_FILES = {"clipboard", "hdf", "iceberg", "sql"}  # formats whose path is none, or a file that is added to
 # What Arrow keeps exactly when a column of objects holds nothing else.
 _CELLS = {bytes, Decimal, datetime.date, datetime.datetime, datetime.time, datetime.timedelta}
@@ -107,7 +109,7 @@ def write(message: Message, method: str, path: Any, **kwargs: Any) -> Any:
         kwargs = {"index": False, **kwargs}
     if method == "json":
         kwargs = {"double_precision": 15, **kwargs}
-    call = cast(Callable[..., Any], getattr(frame, writer))
+    call = _naming_extra(method, getattr(frame, writer))
     if path is None:
         return call(**kwargs)
     is_file = isinstance(path, (str, os.PathLike)) and "://" not in str(path) and method not in _NO_FILES
@@ -115,6 +117,21 @@ def write(message: Message, method: str, path: Any, **kwargs: Any) -> Any:
         return call(path, **kwargs)
     with replacing(path) as temporary:
         return call(temporary, **kwargs)
+
+
+def _naming_extra(method: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    """pandas' reader or writer, except that the absence of a library that is an extra of ours names the extra."""
+
+    @functools.wraps(call)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return call(*args, **kwargs)
+        except ImportError as error:
+            if method not in _EXTRAS:
+                raise
+            raise MissingExtraError.of(f"the format {method!r}", _EXTRAS[method], method) from error
+
+    return called
 
 
 def _numpy(message: Message, name: str) -> np.ndarray:
@@ -167,7 +184,7 @@ def read(method: str, path: Any, **kwargs: Any) -> pd.DataFrame:
         raise _no_format(method, "read_", [])
     if method == "json" and not kwargs:
         return _read_json(path)
-    frame = reader(path, **kwargs)
+    frame = _naming_extra(method, reader)(path, **kwargs)
     if isinstance(frame, list):  # read_html finds tables
         if len(frame) != 1:
             raise ValueError(f"{path!r:.80} holds {len(frame)} tables; choose one with match= or attrs=")

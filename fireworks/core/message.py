@@ -904,18 +904,20 @@ def _arranged_like(first: Message, other: Message) -> Message:
 def merge(list_of_args: Iterable[MessageLike]) -> Message:
     """Puts the columns of several messages side by side; a later column replaces an earlier one of the same name.
 
+    A scalar in a dict is repeated for every row.
+
     Raises:
         LengthError: The messages differ in rows.
 
     Example:
-        >>> merge([Message({"a": [1, 2]}), {"b": [3, 4]}, {"c": torch.zeros(2)}]).columns
-        ['a', 'b', 'c']
+        >>> merge([Message({"a": [1, 2]}), {"b": [3, 4]}, {"c": torch.zeros(2), "d": "x"}]).columns
+        ['a', 'b', 'd', 'c']
     """
     columns: dict[str, Any] = {}
     for item in list_of_args:
-        message = item if isinstance(item, Message) else Message(item)
-        _warn_replaced([name for name in message.columns if columns.pop(name, None) is not None], "merge", stacklevel=3)
-        columns.update(_columns_of(message))
+        given = dict(_columns_of(item))
+        _warn_replaced([name for name in given if columns.pop(name, None) is not None], "merge", stacklevel=3)
+        columns.update(given)
     return Message(columns)
 
 

@@ -19,6 +19,7 @@ import torch
 from torch.utils.data import IterableDataset
 
 from fireworks.core._chain import MissText, add_context, check_no_arguments, describe, describe_chain, reporting
+from fireworks.core._names import names_columns
 from fireworks.core.cursor import (
     Cursor,
     IndexCursor,
@@ -545,6 +546,8 @@ class HookedPassThroughPipe(Pipe):
 
     @passed_on
     def __getitem__(self, index: Any) -> Any:
+        if names_columns(index):  # of what the hook makes, so of all rows
+            return self[:][index]
         return self._getitem_hook(_to_message(super().__getitem__(index)))
 
     @passed_on

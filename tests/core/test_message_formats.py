@@ -823,3 +823,21 @@ def test_without_tensordict_the_error_names_the_extra(monkeypatch):
 
     with pytest.raises(ImportError, match=r"needs tensordict; install fireworks-ml\[tensordict\]"):
         Message({"a": [1]}).to_tensordict()
+
+
+@pytest.mark.parametrize(
+    "call, library, extra",
+    [
+        ("Message({'a': [1]}).to('excel', path='table.xlsx')", "openpyxl", "excel"),
+        ("Message.read('html', 'page.html', flavor='lxml')", "lxml", "html"),
+    ],
+)
+def test_a_format_without_its_library_names_the_extra(tmp_path, call, library, extra):
+    (tmp_path / "page.html").write_text("<table><tr><td>1</td></tr></table>")
+    # None is what Python has in the place of a module that cannot be imported.
+    program = f"import sys; sys.modules[{library!r}] = None; from fireworks import Message; {call}"
+
+    ended = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert ended.stderr.endswith(f"the format '{extra}' needs {library}; install fireworks-ml[{extra}]\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]

@@ -1056,6 +1056,17 @@ def test_a_stack_of_any_height_gives_what_its_source_gives_from_any_position(row
     assert_same_messages(list(pipe.remaining()), list(source)[position:])
 
 
+def test_a_column_of_a_hooked_pipe_is_one_of_what_the_hook_makes():
+    class Doubled(HookedPassThroughPipe):
+        def _getitem_hook(self, message):
+            return message.map({"x": lambda column: column * 2}).merge({"seen": True})
+
+    doubled = Doubled(input=Message({"x": [1, 2, 3], "y": ["a", "b", "c"]}))
+
+    assert doubled["x"].tolist() == [2, 4, 6]
+    assert doubled[["x", "seen"]].to_dict() == {"x": [2, 4, 6], "seen": [True] * 3}
+
+
 @pytest.mark.parametrize("pipe", [Pipe(), Pipe(input=[]), Pipe(input=iter([]))], ids=["no input", "empty", "unknown"])
 def test_a_pipe_is_true_whatever_it_holds(pipe):
     assert bool(pipe)
