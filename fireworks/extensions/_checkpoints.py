@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fireworks.core.state import state_from_bytes, state_to_bytes
+from fireworks.extensions._devices import earliest, place_among_processes
 from fireworks.utils.exceptions import FormatError
 from fireworks.utils.files import replacing
 
@@ -79,7 +80,7 @@ class CheckpointFiles:
 
     def __init__(self, plan: Checkpointing) -> None:
         self.plan = plan
-        self.folder = Path(plan.folder)
+        self.folder = own_folder(Path(plan.folder))
         self.best: float | None = None
         self.saved_at: int | None = None
         self._last_saved = time.monotonic()
@@ -153,18 +154,40 @@ class CheckpointFiles:
                 found.path.unlink(missing_ok=True)
 
 
+def own_folder(folder: Path) -> Path:
+    """The folder itself, or where there are several processes, one in it for this process."""
+    number, count = place_among_processes()
+    return folder if count == 1 else folder / f"process-{number}"
+
+
 def find_checkpoint(folder: Path) -> tuple[Path, Any] | None:
     """The newest checkpoint of a folder that can be read, and what is in it; None where there is none.
 
-    A damaged file is put aside under another name, with a warning, and the one before it taken.
+    A damaged file is put aside under another name, with a warning, and the one before it taken. Several processes take
+    the newest that each of them has; later ones, which some of them did not come to write, are removed.
     """
+    found = _newest_sound(folder) if folder.is_dir() else None
+    if place_among_processes()[1] == 1:
+        return found
+    step = earliest(-1 if found is None else _iteration_of(found[0]))
+    for later in _found(folder) if folder.is_dir() else []:
+        if later.iteration > step:
+            later.path.unlink(missing_ok=True)
+    return _newest_sound(folder) if folder.is_dir() else None
+
+
+def _iteration_of(path: Path) -> int:
+    return next(found.iteration for found in _found(path.parent) if found.path == path)
+
+
+def _newest_sound(folder: Path) -> tuple[Path, Any] | None:
     for found in sorted(_found(folder), key=lambda found: -found.iteration):
         try:
             return found.path, read_checkpoint(found.path)
         except FormatError as error:
             aside = found.path.with_suffix(".damaged")
             os.replace(found.path, aside)
-            warnings.warn(f"{error}; it is {aside.name} now, and the checkpoint before it is taken", stacklevel=4)
+            warnings.warn(f"{error}; it is {aside.name} now, and the checkpoint before it is taken", stacklevel=5)
     return None
 
 
@@ -193,7 +216,7 @@ def checkpoint_at(path: Path) -> tuple[Path, Any]:
     """
     if path.is_file():
         return path, read_checkpoint(path)
-    found = find_checkpoint(path) if path.is_dir() else None
+    found = find_checkpoint(own_folder(path)) if path.is_dir() else None
     if found is None:
         raise FileNotFoundError(f"expected a checkpoint or a folder with one to resume from, found none at {path}")
     return found

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
 from ignite.engine import State as EngineState
 
-from fireworks.core.cursor import Cursor, is_stage, items_per_epoch, open_cursor
+from fireworks.core.cursor import Cursor, is_stage, items_per_epoch, open_cursor, own_attribute
 from fireworks.core.pipe import Pipe
 from fireworks.core.state import collect_state, restore_state, stages
 from fireworks.extensions._randomness import global_generators, global_generators_kept, set_global_generators
@@ -24,16 +25,20 @@ class BatchReader:
     Args:
         dataset: A pipe or another stage, or anything that can be iterated over or indexed.
         known: Stages whose state is saved elsewhere.
+        share: Number of this process and how many there are: of so many items it gives one, and the last ones, which
+            are not enough for all, none.
 
     Raises:
         TypeError: It is none of these.
     """
 
-    def __init__(self, dataset: Any, known: Any = None) -> None:
+    def __init__(self, dataset: Any, known: Any = None, share: tuple[int, int] = (0, 1)) -> None:
         if dataset is None or isinstance(dataset, (str, bytes)) or not _is_iterable(dataset):
             raise TypeError(f"expected a pipe, a Message or an iterable of batches as data set, got {dataset!r:.80}")
         self.dataset = dataset
-        self.length = items_per_epoch(dataset)
+        self._number, self._count = share
+        items = items_per_epoch(dataset)
+        self.length = None if items is None else items // self._count
         # Number of items read in this epoch, or None between two epochs.
         self.position: int | None = None
         self._source = dataset if hasattr(type(dataset), "__iter__") else Pipe(input=dataset)
@@ -57,7 +62,7 @@ class BatchReader:
             self._has_ended = True
             raise StopIteration
         try:
-            item = self._step()
+            item = self._step() if self._count == 1 else [self._step() for _ in range(self._count)][self._number]
         except StopIteration:
             self._has_ended = True
             raise
@@ -78,21 +83,32 @@ class BatchReader:
 
     def _open_iterator(self) -> Callable[[], Any]:
         if not self._goes_on or self._generators is None:
-            self._generators = global_generators()
+            self._generators = self._drawn_from()
             return iter(self._source).__next__
         # A DataLoader shuffles by torch's global generator: from the same state it gives the same order again.
+        own = own_attribute(self._source, "generator")
         with global_generators_kept():
-            set_global_generators(self._generators)
+            set_global_generators(self._generators["global"])
+            if isinstance(own, torch.Generator):
+                own.set_state(self._generators["own"])
             step = iter(self._source).__next__
-            for _ in range(self.position or 0):
+            for _ in range((self.position or 0) * self._count):
                 step()
         return step
+
+    def _drawn_from(self) -> dict[str, Any]:
+        own = own_attribute(self._source, "generator")  # of a DataLoader that was given one
+        return {"global": global_generators(), "own": own.get_state() if isinstance(own, torch.Generator) else None}
+
+    def _generators_to_save(self) -> dict[str, Any] | None:
+        """In the middle of an epoch what its order was drawn from, otherwise what that of the next will be."""
+        return self._drawn_from() if self.position is None else self._generators
 
     def get_state(self) -> dict[str, Any]:
         """Where the reader stands, and the pipeline where its state is not saved elsewhere."""
         return {
             "position": self.position,
-            "generators": None if self._cursor is not None or self.position is None else self._generators,
+            "generators": None if self._cursor is not None else self._generators_to_save(),
             "stages": None if self._cursor is None or self._is_known else collect_state(self._source),
         }
 
@@ -104,6 +120,9 @@ class BatchReader:
         """
         self.position, self._generators = state["position"], state["generators"]
         self._goes_on, self._step = self.position is not None, None
+        own = own_attribute(self._source, "generator")
+        if isinstance(own, torch.Generator) and self._generators is not None:
+            own.set_state(self._generators["own"])
         if state["stages"] is not None:
             restore_state(self._source, state["stages"])
 

@@ -15,6 +15,7 @@ from torch.optim import LBFGS, Optimizer
 from fireworks.core.model import Model
 from fireworks.core.state import stages
 from fireworks.extensions._blame import blamed_rows
+from fireworks.extensions._devices import average_gradients, place_among_processes
 from fireworks.extensions._losses import not_finite
 from fireworks.utils.exceptions import did_you_mean
 
@@ -97,7 +98,8 @@ class TrainingStep:
         self.waiting = 0
         # Whether the last call changed the parameters.
         self.stepped = False
-        self._is_plain = clip_norm is None and accumulate == 1 and precision is None
+        self._is_shared = place_among_processes()[1] > 1
+        self._is_plain = clip_norm is None and accumulate == 1 and precision is None and not self._is_shared
         self._run = self._step_by_closure if isinstance(optimizer, LBFGS) else self._step
 
     def __call__(self, engine: Engine, batch: Any) -> dict[str, Any]:
@@ -150,6 +152,8 @@ class TrainingStep:
 
     def _update(self) -> None:
         self.waiting, self.stepped = 0, True
+        if self._is_shared:
+            average_gradients(self._parameters())
         if self.scaler is None:
             self._clip()
             self.optimizer.step()
@@ -236,9 +240,10 @@ def _check_options(optimizer: Optimizer, clip_norm: Any, accumulate: Any, precis
         raise ValueError(
             f"expected precision 'bfloat16', 'float16' or None, got {precision!r}{did_you_mean(precision, PRECISIONS)}"
         )
-    if isinstance(optimizer, LBFGS) and (accumulate > 1 or precision == "float16"):
+    if isinstance(optimizer, LBFGS) and (accumulate > 1 or precision == "float16" or place_among_processes()[1] > 1):
         raise ValueError(
-            "LBFGS computes the loss several times in a step, so it goes neither with accumulate nor with float16"
+            "LBFGS computes the loss several times in a step, so it goes neither with accumulate nor with float16, "
+            "nor in several processes"
         )
 
 

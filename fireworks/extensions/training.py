@@ -23,6 +23,7 @@ from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, ReduceLROnPlateau
 from fireworks.core.cursor import is_once_only, length_of
 from fireworks.core.message import Message
 from fireworks.extensions._checkpoints import CheckpointFiles, Checkpointing
+from fireworks.extensions._devices import mean_of_all, place_among_processes, share_parameters
 from fireworks.extensions._losses import LossRecord
 from fireworks.extensions._metrics import HistoryLines, MetricRecord
 from fireworks.extensions._optimizers import build_optimizer
@@ -66,6 +67,11 @@ class IgniteJunction(ResumableJunction):
     `engine` is the Engine: `engine.state.output['loss']` is the loss of the last step, ignite's metrics and handlers
     attach to it (or to the junction, which passes them on), and `evaluator` is the Engine of `evaluate`. The loss of
     every step is kept in `history`. A Model's linked and upstream parameters are trained with its own.
+
+    The device is the model's: move it there before, and let a TensorPipe bring the batches. Several processes, each
+    with a device of its own, train together once `torch.distributed.init_process_group` was called in each of them, as
+    under `torchrun`: of so many batches each takes one, all step with the mean of their gradients, and each keeps the
+    losses and the checkpoints of its share. Pipelines must be the same in all of them, so give seeds.
 
     Args:
         components: `model`, a torch module (a Model, or any other); `dataset`, what yields batches (a pipe, a Message,
@@ -158,6 +164,8 @@ class IgniteJunction(ResumableJunction):
         self.checkpoint = Checkpointing(checkpoint) if isinstance(checkpoint, (str, PathLike)) else checkpoint
         _check_kind(self.early_stopping, EarlyStopping, "early_stopping", "an EarlyStopping, a number of epochs")
         _check_kind(self.checkpoint, Checkpointing, "checkpoint", "a Checkpointing, a folder")
+        if self.checkpoint is not None and self.checkpoint.every_seconds is not None and place_among_processes()[1] > 1:
+            raise ValueError("several processes would save at different steps by every_seconds; use every_iterations")
         self.tensorboard = tensorboard
         _check_kind(visdom or None, (bool, Mapping), "visdom", "True, a dict of the server's place")
         _check_kind(tensorboard, (str, PathLike), "tensorboard", "a folder")
@@ -263,10 +271,12 @@ class IgniteJunction(ResumableJunction):
                 f"a {type(given).__name__} can be read once, and {max_epochs} epochs read it {max_epochs} times; "
                 "give a list or a pipe, or max_epochs=1"
             )
-        self._reader = BatchReader(given, known=self)
+        self._reader = BatchReader(given, known=self, share=place_among_processes())
         progress = self._find_progress(resume)
         if progress is not None and self._is_over(progress, max_epochs):
             return self.engine.state
+        if place_among_processes()[1] > 1:
+            share_parameters(self.model, parameters_of(self.model))
         with self._handlers():
             self._goes_on = progress is not None
             state = run_engine(self.engine, self._reader, max_epochs, progress)
@@ -350,7 +360,7 @@ class IgniteJunction(ResumableJunction):
         self._measure()
         scheduler = self.scheduler
         if isinstance(scheduler, ReduceLROnPlateau):
-            scheduler.step(self._history.mean_of_last_epoch())
+            scheduler.step(mean_of_all(self._history.mean_of_last_epoch()))
         elif not isinstance(scheduler, (OneCycleLR, CyclicLR)):
             self._step_scheduler()
         self._reader.position = None
@@ -398,7 +408,7 @@ class IgniteJunction(ResumableJunction):
             known = ", ".join(self._metrics.names()) or "(none)"
             proposal = did_you_mean(name, self._metrics.names()) or "."
             raise ValueError(f"there is no metric {name!r} to watch{proposal} Measured: {known}")
-        return value
+        return mean_of_all(value)
 
     def _step_scheduler(self) -> None:
         scheduler, step = self.scheduler, self._update

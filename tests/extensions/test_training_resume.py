@@ -162,6 +162,9 @@ DATA_SETS = {
     "a Message": lambda: Message({"x": torch.rand(6, 2), "y": torch.rand(6)}),
     "a data set with indices": Rows,
     "a shuffling DataLoader": lambda: DataLoader(Rows(), batch_size=None, shuffle=True),
+    "a DataLoader with a generator": lambda: DataLoader(
+        Rows(), batch_size=None, shuffle=True, generator=torch.Generator().manual_seed(3)
+    ),
     "an endless pipe": Endless,
     "a pipe of unknown length": OfUnknownLength,
     "an iterable of unknown length": lambda: map_again(make_batches()),

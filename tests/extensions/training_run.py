@@ -113,8 +113,8 @@ def main(kind, folder, outcome=None):
     if outcome is not None:
         history, metrics = trainer.history, trainer.metric_history
         found = {
-            "history": {name: torch.as_tensor(history[name].to_numpy()) for name in history.columns},
-            "metrics": {name: torch.as_tensor(metrics[name].to_numpy()) for name in metrics.columns},
+            "history": {name: torch.tensor(history[name].tolist(), dtype=torch.float64) for name in history.columns},
+            "metrics": {name: torch.tensor(metrics[name].tolist(), dtype=torch.float64) for name in metrics.columns},
             "parameters": [parameter.detach() for parameter in trainer.model.parameters()],
             "rate": trainer.optimizer.param_groups[0]["lr"],
         }
