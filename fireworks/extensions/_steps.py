@@ -100,10 +100,22 @@ class TrainingStep:
         self.stepped = False
         self._is_shared = place_among_processes()[1] > 1
         self._is_plain = clip_norm is None and accumulate == 1 and precision is None and not self._is_shared
+        self._is_plain = self._is_plain and not isinstance(optimizer, LBFGS)
         self._run = self._step_by_closure if isinstance(optimizer, LBFGS) else self._step
 
     def __call__(self, engine: Engine, batch: Any) -> dict[str, Any]:
-        value, output = self._run(engine, batch)
+        if self._is_plain:  # as most are; the way below costs several microseconds more
+            self.optimizer.zero_grad()
+            output = self.model(batch)
+            value = self.loss(output)
+            is_scalar = type(value) is torch.Tensor and value.ndim == 0
+            if not (is_scalar and value.requires_grad and value.is_cpu and math.isfinite(value.item())):
+                self._check(value, output, engine, batch)
+            value.backward()
+            self.optimizer.step()
+            self.stepped = True
+        else:
+            value, output = self._run(engine, batch)
         return {"loss": value.detach(), "output": output}
 
     def restart(self) -> None:
@@ -122,14 +134,6 @@ class TrainingStep:
     def _step(self, engine: Engine, batch: Any) -> tuple[torch.Tensor, Any]:
         if self.waiting == 0:
             self.optimizer.zero_grad()
-        if self._is_plain:  # as most are; the way below costs several microseconds more
-            output = self.model(batch)
-            value = self.loss(output)
-            self._check(value, output, engine, batch)
-            value.backward()
-            self.optimizer.step()
-            self.stepped = True
-            return value, output
         value, output = self._differentiate(engine, batch)
         self.waiting += 1
         self.stepped = False
