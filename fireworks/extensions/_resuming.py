@@ -56,7 +56,7 @@ class ResumableJunction(Junction):
 
     def _measured(self, name: str) -> float:
         """A metric of the epoch that has just ended."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} measures nothing; define _measured(name)")
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
 

@@ -127,7 +127,7 @@ class Slopes(TorchFunctionMode):
 
     def slope(self, function: Callable[[Tensor], Tensor], before: Tensor, after: Tensor) -> Tensor:
         """The slope of an elementwise function, in the shape of its result."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no rule for elementwise functions; define slope()")
 
     def max_pool(self, function: Any, name: str, operand: Tensor, args: Any, kwargs: Any) -> Tensor:
         """The result of max pooling, with the gradient that the rule gives it."""

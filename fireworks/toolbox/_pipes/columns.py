@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -21,8 +22,9 @@ __all__ = ["FunctionPipe", "GradientPipe", "LabelerPipe", "TensorPipe", "Title2L
 class _Changing(HookedPassThroughPipe):
     """Does one thing to every message, whether it comes by index, by iteration or by a call."""
 
+    @abstractmethod
     def _change(self, message: Message) -> Any:
-        raise NotImplementedError
+        """What comes out, made of what came in."""
 
     def _getitem_hook(self, message: Any) -> Any:
         return self._change(message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,13 @@ class _ByRow(ReadsByIndex):
     stateful_attributes = ("position",)
     position = 0
 
+    @abstractmethod
     def _row(self, position: int) -> Message:
         """The row that comes at this position."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _count(self) -> int:
         """How many rows there are."""
-        raise NotImplementedError
 
     def __len__(self) -> int:
         return self._count()
@@ -54,9 +55,9 @@ class Redrawn(Pipe):
     """A pipe that gives something else under the same index each time it starts over."""
 
     @property
+    @abstractmethod
     def draws(self) -> int:
         """How often that was so far; a stage that remembers rows knows by it when to forget them."""
-        raise NotImplementedError
 
 
 def redrawn_stages(source: Any) -> list[Redrawn]:
