@@ -71,6 +71,9 @@ _AS_BYTES = {
     str(dtype): dtype for dtype in (torch.complex128, torch.complex32, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz)
 }
 _EXTRAS = {"excel": "openpyxl", "html": "lxml"}  # our extras, and the libraries that pandas needs for these formats
+_NO_FORMATS = {"period", "timestamp"}  # methods of a DataFrame that only look like formats
+_OBJECTS = {"records", "xarray"}
+_FILES_ONLY = {"excel", "feather", "hdf", "iceberg", "sql", "stata"}
 _NO_FILES = {"clipboard", "hdf", "iceberg", "sql"}  # formats whose path is none, or a file that is added to
 # What Arrow keeps exactly when a column of objects holds nothing else.
 _CELLS = {bytes, Decimal, datetime.date, datetime.datetime, datetime.time, datetime.timedelta}
@@ -100,8 +103,12 @@ def write(message: Message, method: str, path: Any, **kwargs: Any) -> Any:
     if method == "numpy":
         return {name: _numpy(message, name) for name in message.columns}
     writer = f"to_{method}"
-    if not isinstance(method, str) or not callable(getattr(pd.DataFrame, writer, None)):
+    if method in _NO_FORMATS or not callable(getattr(pd.DataFrame, writer, None)):
         raise _no_format(method, "to_", ["dict", "numpy"])
+    if path is None and method in _FILES_ONLY:
+        raise ValueError(f"the format {method!r} is that of a file; say where with path=")
+    if path is not None and method in _OBJECTS:
+        raise ValueError(f"the format {method!r} is an object and no file; leave path out")
     frame = message.to_dataframe().df
     if method == "json" and not kwargs:
         return _write_text(_json_text(frame), path)
@@ -223,7 +230,8 @@ def _json_column(cells: list[Any]) -> pd.Series:
 
 def _no_format(method: Any, prefix: str, more: Sequence[str]) -> ValueError:
     owner: Any = pd.DataFrame if prefix == "to_" else pd
-    known = sorted({name.removeprefix(prefix) for name in dir(owner) if name.startswith(prefix)} | set(more))
+    names = {name.removeprefix(prefix) for name in dir(owner) if name.startswith(prefix)} | set(more)
+    known = sorted(names - _NO_FORMATS)
     what = "device or format" if prefix == "to_" else "format"
     return ValueError(f"no {what} {method!r}{did_you_mean(str(method), known) or '.'} Formats: {', '.join(known)}")
 

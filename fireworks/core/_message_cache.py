@@ -71,6 +71,8 @@ class MessageCache(ABC):
         return self._size
 
     def __contains__(self, index: object) -> bool:
+        if isinstance(index, (torch.Tensor, np.ndarray)) and index.ndim == 0:
+            index = index.item()
         if isinstance(index, bool) or not isinstance(index, (int, np.integer)):
             return False
         return int(index) >= 0 and bool(self._table.find(np.array([index]))[0] >= 0)

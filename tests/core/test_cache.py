@@ -952,3 +952,12 @@ class CacheMachine(RuleBasedStateMachine):
 
 CacheMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 test_caches_do_what_a_search_from_end_to_end_does = CacheMachine.TestCase
+
+
+@pytest.mark.parametrize("index", [3, np.int64(3), np.array(3), torch.tensor(3)])
+def test_a_single_index_of_any_kind_is_found(index):
+    cache = LRUCache(10)
+    cache[[3, 5]] = Message({"x": [1, 2]})
+
+    assert index in cache
+    assert index + 1 not in cache

@@ -825,6 +825,24 @@ def test_without_tensordict_the_error_names_the_extra(monkeypatch):
         Message({"a": [1]}).to_tensordict()
 
 
+@pytest.mark.parametrize("method", ["excel", "feather", "sql"])
+def test_a_format_of_files_asks_for_a_path(method):
+    with pytest.raises(ValueError, match=f"the format '{method}' is that of a file; say where with path="):
+        Message({"a": [1]}).to(method)
+
+
+def test_a_format_that_is_an_object_takes_no_path(tmp_path):
+    with pytest.raises(ValueError, match="the format 'records' is an object and no file; leave path out"):
+        Message({"a": [1]}).to("records", path=tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_methods_of_a_frame_that_are_no_formats_are_refused():
+    with pytest.raises(ValueError, match="no device or format 'timestamp'") as refused:
+        Message({"a": [1]}).to("timestamp")
+    assert "period" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     "call, library, extra",
     [
