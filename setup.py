@@ -32,10 +32,16 @@ BASE = [
 
 # What users may add. `all` is every one of these but visdom, which a current setuptools cannot build (see README.md).
 FEATURES = {
+    "adbc": ["adbc-driver-postgresql>=1.13", "adbc-driver-sqlite>=1.13"],
+    "dask": ["distributed>=2026.8"],
     "examples": ["matplotlib>=3.11", "scikit-learn>=1.9"],
     "excel": ["openpyxl>=3.1"],
     "html": ["lxml>=6.1"],
-    "plots": ["matplotlib>=3.11", "plotly>=7.1"],
+    "mysql": ["pymysql>=1.2"],
+    "optuna": ["cmaes>=0.13", "optuna>=5.0", "scipy>=1.17"],
+    "plots": ["kaleido>=1.5", "matplotlib>=3.11", "plotly>=7.1"],
+    "polars": ["polars>=2.1"],
+    "postgresql": ["psycopg[binary]>=3.3"],
     "tensorboard": ["tensorboard>=2.21"],
     "tensordict": ["tensordict>=0.15"],
     "visdom": ["visdom>=0.2.4"],
@@ -58,6 +64,7 @@ DEVELOPMENT = {
         "pytest>=9.2",
         "ruff>=0.17",
         "setuptools>=77",
+        "types-pymysql>=1.1",
         "types-tqdm>=4.70",
     ],
 }

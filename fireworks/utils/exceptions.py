@@ -4,9 +4,13 @@
     ├── KeyError
     │   ├── ColumnError                    a column that is not there
     │   ├── CacheMissError                 a row that a cache does not hold
+    │   ├── TableError                     a table that is not in the database
     │   ├── TokenError                     a token that has no embedding and no index
     │   └── ParameterizationError          components that are missing or of the wrong type
+    ├── LookupError
+    │   └── RowGoneError                   a row of a table that was deleted under its reader
     ├── ValueError
+    │   ├── CellError                      a value that a column of a table cannot hold
     │   ├── LengthError                    columns that differ in rows
     │   ├── FormatError                    a file that is not what it should be
     │   └── StateError                     a state that does not fit the object that takes it
@@ -14,8 +18,14 @@
     │   └── ConversionError                a column that cannot become a tensor
     ├── ImportError
     │   └── MissingExtraError              an optional library that is not installed
+    ├── OSError
+    │   ├── DatabaseConnectionError        a database server that cannot be reached, or went away
+    │   └── DatabaseFullError              a database that has no room left
+    ├── TimeoutError
+    │   └── DatabaseLockedError            a lock that somebody else did not release in time
     └── RuntimeError
-        └── EndHyperparameterOptimization  the search is over
+        ├── EndHyperparameterOptimization  the search is over
+        └── LeaseLostError                 a piece of claimed work that somebody else has taken over
 
 Each class subclasses what a caller would expect to catch, and `FireworksError` besides.
 """
@@ -27,15 +37,22 @@ from difflib import get_close_matches
 
 __all__ = [
     "CacheMissError",
+    "CellError",
     "ColumnError",
     "ConversionError",
+    "DatabaseConnectionError",
+    "DatabaseFullError",
+    "DatabaseLockedError",
     "EndHyperparameterOptimization",
     "FireworksError",
     "FormatError",
+    "LeaseLostError",
     "LengthError",
     "MissingExtraError",
     "ParameterizationError",
+    "RowGoneError",
     "StateError",
+    "TableError",
     "TokenError",
     "did_you_mean",
 ]
@@ -82,6 +99,18 @@ class TokenError(_PlainKeyError):
     """A token that has no embedding and no index."""
 
 
+class TableError(_PlainKeyError):
+    """A table that is not in the database."""
+
+
+class RowGoneError(FireworksError, LookupError):
+    """A row of a table that was deleted under its reader."""
+
+
+class CellError(FireworksError, ValueError):
+    """A value that a column of a table cannot hold."""
+
+
 class ParameterizationError(_PlainKeyError):
     """This exception is raised to indicate that a Model is missing required parameters that it needs to function."""
 
@@ -114,6 +143,22 @@ class MissingExtraError(FireworksError, ImportError):
             OptunaGenerator needs optuna; install fireworks-ml[optuna]
         """
         return cls(f"{needed_by} needs {library}; install fireworks-ml[{extra}]")
+
+
+class DatabaseConnectionError(FireworksError, ConnectionError):
+    """A database server that cannot be reached, or went away."""
+
+
+class DatabaseFullError(FireworksError, OSError):
+    """A database that has no room left."""
+
+
+class DatabaseLockedError(FireworksError, TimeoutError):
+    """A lock that somebody else did not release in time."""
+
+
+class LeaseLostError(FireworksError, RuntimeError):
+    """A piece of claimed work that somebody else has taken over."""
 
 
 class EndHyperparameterOptimization(FireworksError, RuntimeError):
