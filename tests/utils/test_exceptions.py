@@ -7,29 +7,43 @@ import pytest
 from fireworks.utils import exceptions
 from fireworks.utils.exceptions import (
     CacheMissError,
+    CellError,
     ColumnError,
     ConversionError,
+    DatabaseConnectionError,
+    DatabaseFullError,
+    DatabaseLockedError,
     EndHyperparameterOptimization,
     FireworksError,
     FormatError,
+    LeaseLostError,
     LengthError,
     MissingExtraError,
     ParameterizationError,
+    RowGoneError,
     StateError,
+    TableError,
     TokenError,
     did_you_mean,
 )
 
 PARENTS = {
     CacheMissError: KeyError,
+    CellError: ValueError,
     ColumnError: KeyError,
     ConversionError: TypeError,
+    DatabaseConnectionError: ConnectionError,
+    DatabaseFullError: OSError,
+    DatabaseLockedError: TimeoutError,
     EndHyperparameterOptimization: RuntimeError,
     FormatError: ValueError,
+    LeaseLostError: RuntimeError,
     LengthError: ValueError,
     MissingExtraError: ImportError,
     ParameterizationError: KeyError,
+    RowGoneError: LookupError,
     StateError: ValueError,
+    TableError: KeyError,
     TokenError: KeyError,
 }
 
