@@ -11,6 +11,7 @@
     │   └── RowGoneError                   a row of a table that was deleted under its reader
     ├── ValueError
     │   ├── CellError                      a value that a column of a table cannot hold
+    │   ├── ConfigError                    a configuration with unknown classes or parameters
     │   ├── LengthError                    columns that differ in rows
     │   ├── FormatError                    a file that is not what it should be
     │   └── StateError                     a state that does not fit the object that takes it
@@ -39,6 +40,7 @@ __all__ = [
     "CacheMissError",
     "CellError",
     "ColumnError",
+    "ConfigError",
     "ConversionError",
     "DatabaseConnectionError",
     "DatabaseFullError",
@@ -109,6 +111,10 @@ class RowGoneError(FireworksError, LookupError):
 
 class CellError(FireworksError, ValueError):
     """A value that a column of a table cannot hold."""
+
+
+class ConfigError(FireworksError, ValueError):
+    """A configuration with unknown classes or parameters, or without something that is needed."""
 
 
 class ParameterizationError(_PlainKeyError):
