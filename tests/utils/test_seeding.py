@@ -1,9 +1,12 @@
 """Where a random stage gets its generator from."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
 
-from fireworks.utils.seeding import make_generator
+from fireworks.utils.seeding import make_generator, seed_everything
 
 
 def draws(generator: torch.Generator) -> list[int]:
@@ -45,3 +48,20 @@ def test_drawing_from_an_own_generator_leaves_the_global_one_alone():
 def test_another_kind_of_seed_is_refused(seed):
     with pytest.raises(TypeError, match=r"expected an int, a torch.Generator or None as seed, got \w+"):
         make_generator(seed)
+
+
+def test_one_seed_repeats_the_global_generators_of_python_numpy_and_torch():
+    def draw():
+        return random.random(), np.random.rand(), float(torch.rand(()))  # noqa: NPY002
+
+    seed_everything(5)
+    first = draw()
+    seed_everything(5)
+
+    assert draw() == first != draw()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, True, None])
+def test_a_seed_that_numpy_cannot_take_is_refused(seed):
+    with pytest.raises(ValueError, match=f"expected an integer from 0 to 4294967295 as seed, got {seed}"):
+        seed_everything(seed)

@@ -12,7 +12,6 @@ from fireworks.extensions.hyperspace.configurables import (
     Configurable,
     ConfigurableDataclass,
     RegisteredAbstractMeta,
-    factories,
     fill_in_defaults,
     update_config,
 )
@@ -22,7 +21,7 @@ from fireworks.utils.exceptions import ConfigError
 @pytest.fixture(autouse=True)
 def _own_registries(monkeypatch):
     """Each test starts without registries and leaves none."""
-    monkeypatch.setattr(configurables, "factories", copy.copy(factories))
+    monkeypatch.setattr(configurables, "factories", {})
 
 
 @pytest.fixture
