@@ -239,7 +239,8 @@ class RescaleSlopes(Slopes):
 
     def max_pool(self, function: Any, name: str, operand: Tensor, args: Any, kwargs: Any) -> Tensor:
         # Two elements of a window share the change: the one that is the largest now, and the one that was. The first
-        # accounts for a rise above the reference's result, the other for a fall below it.
+        # accounts for a rise above the reference's result, the other for a fall below it. An element that did not
+        # change has the derivative, as in other functions: it adds nothing here, but what it was summed of may.
         after, indices = _max_pool(name, args, kwargs)
         before_0, after_0, indices_0 = self._reference(operand.shape, after.shape, length=3)
         flat = operand.flatten(-_MAX_POOL[name])
@@ -248,13 +249,13 @@ class RescaleSlopes(Slopes):
         after, after_0 = after.detach().flatten(flat.ndim - 1), after_0.flatten(flat.ndim - 1)
         change = flat.detach() - before_0.flatten(-_MAX_POOL[name])
         larger = torch.maximum(after, after_0)
-        share = _ratio(larger - after_0, change.gather(-1, indices), otherwise=(after >= after_0).to(after.dtype))
-        share_0 = _ratio(after - larger, change.gather(-1, indices_0), otherwise=torch.zeros_like(after))
+        share = _ratio(larger - after_0, change.gather(-1, indices), otherwise=1.0)
+        share_0 = _ratio(after - larger, change.gather(-1, indices_0), otherwise=0.0)
         return _WithShares.apply(flat, after, share, indices, share_0, indices_0).unflatten(-1, shape)
 
 
-def _ratio(part: Tensor, change: Tensor, otherwise: Tensor) -> Tensor:
-    return torch.where(change == 0, otherwise, part / change.masked_fill(change == 0, 1))
+def _ratio(part: Tensor, change: Tensor, otherwise: float) -> Tensor:
+    return (part / change.masked_fill(change == 0, 1)).masked_fill(change == 0, otherwise)
 
 
 class _WithSlope(torch.autograd.Function):

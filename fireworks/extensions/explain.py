@@ -375,6 +375,10 @@ class DeepLift(_CompleteExplainer):
     elements on row and baseline have in the change. Attributions are complete, as those of IntegratedGradients are, at
     the price of about three runs of the model.
 
+    Captum's DeepLift gives the same where it is complete and gets one row at a time. It is incomplete where two
+    nonlinear layers touch, such as ReLU and max pooling, and where the windows of a max pool overlap; and it mixes rows
+    of a batch where an element of a max pool's input is the same on row and baseline. Here neither is so.
+
     Args:
         model: As for every Explainer. It has to be made of linear functions (layers, convolutions, average pooling,
             batch norm, sums, shapes), functions of one element at a time (activations), and max pooling.

@@ -143,6 +143,112 @@ def test_deep_lift_is_that_of_captum(module_and_shape):
     assert_close(ours, by_captum(captum.attr.DeepLift, module, x, baselines=baseline.expand_as(x)))
 
 
+CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+POOLS = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
+APART = [
+    {"kernel_size": 2},
+    {"kernel_size": 2, "ceil_mode": True},
+    {"kernel_size": 3, "padding": 1},
+    {"kernel_size": 2, "stride": 3},
+    {"kernel_size": 2, "dilation": 2, "stride": 3},
+]
+
+
+class Copy(nn.Module):
+    """Between two nonlinear layers, so that Captum sees two tensors."""
+
+    def forward(self, x):
+        return x.clone()
+
+
+def pooled(dimensions, *layers, size=9):
+    """A network with these layers behind a convolution of small integers, whose results often are the same."""
+    convolution = CONVOLUTIONS[dimensions](2, 3, 3)
+    for parameter in convolution.parameters():
+        parameter.data.mul_(4).round_()
+    network = nn.Sequential(convolution, *layers, nn.Flatten(), nn.LazyLinear(5), nn.Tanh(), nn.Linear(5, 3)).double()
+    network(torch.zeros(1, 2, *[size] * dimensions).double())
+    return network
+
+
+def steps(*shape):
+    """Numbers of which many are equal."""
+    return (2 * torch.randn(shape, dtype=torch.float64)).round() / 2
+
+
+def row_by_row(module, x, baseline):
+    """Captum's DeepLift of each row alone: for a batch, max pools put the first row's derivatives into all rows."""
+    return torch.cat([by_captum(captum.attr.DeepLift, module, row[None], baselines=baseline[None]) for row in x])
+
+
+def gap(attributions, module, x, baseline):
+    """How far attributions are from adding up to the change of the output."""
+    change = (module(x) - module(baseline[None])).detach()
+    return (attributions.flatten(2).sum(2) - change).abs().max().item()
+
+
+@pytest.mark.parametrize("windows", APART, ids=str)
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_deep_lift_behind_max_pools_is_that_of_captum_with_ties_too(dimensions, windows):
+    module = pooled(dimensions, POOLS[dimensions](**windows))
+    x, baseline = steps(3, 2, *[9] * dimensions), steps(2, *[9] * dimensions)
+
+    ours = DeepLift(module, None, "x", "y", baseline)(x)
+
+    assert_close(ours, row_by_row(module, x, baseline))
+    assert gap(ours, module, x, baseline) < 1e-9
+
+
+def test_deep_lift_of_a_row_depends_on_no_other_row_though_that_of_captum_does():
+    module = pooled(2, nn.MaxPool2d(2))
+    x, baseline = steps(3, 2, 9, 9), steps(2, 9, 9)
+    explainer = DeepLift(module, None, "x", "y", baseline)
+
+    ours, theirs = explainer(x), by_captum(captum.attr.DeepLift, module, x, baselines=baseline.expand_as(x))
+
+    assert_close(ours, torch.cat([explainer(row[None]) for row in x]))
+    assert_close(ours[0], theirs[0])
+    assert (theirs - row_by_row(module, x, baseline)).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("relu_first", [True, False])
+@pytest.mark.parametrize("dimensions", [1, 2])
+def test_deep_lift_is_complete_where_a_relu_touches_a_pool_and_captum_is_not(dimensions, relu_first):
+    # Captum hands the layer before the plain derivative of the next one, unless another tensor lies between the two.
+    relu, pool = nn.ReLU(), POOLS[dimensions](2)
+    layers = (relu, pool) if relu_first else (pool, relu)
+    torch.manual_seed(1)
+    touching = pooled(dimensions, *layers)
+    apart = nn.Sequential(*touching[:2], Copy(), *touching[2:])
+    x, baseline = torch.randn(3, 2, *[9] * dimensions).double(), torch.randn(2, *[9] * dimensions).double()
+
+    ours = DeepLift(touching, None, "x", "y", baseline)(x)
+
+    assert_close(ours, row_by_row(apart, x, baseline))
+    assert gap(ours, touching, x, baseline) < 1e-9
+    assert gap(row_by_row(touching, x, baseline), touching, x, baseline) > 0.01
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_deep_lift_is_complete_where_windows_overlap_and_captum_is_not(stride):
+    # Captum keeps one window's share of an element that is the largest of several. Its own result for the same function
+    # with copies of the elements, so that no two windows share one, is ours.
+    class Windows(nn.Module):
+        def forward(self, x):
+            return x.unfold(2, 3, stride).flatten(2)
+
+    overlapping = pooled(1, nn.MaxPool1d(3, stride))
+    copied = nn.Sequential(overlapping[0], Windows(), nn.MaxPool1d(3), *overlapping[2:])
+    x, baseline = steps(3, 2, 9), steps(2, 9)
+
+    ours = DeepLift(overlapping, None, "x", "y", baseline)(x)
+
+    assert torch.equal(overlapping(x), copied(x))
+    assert_close(ours, row_by_row(copied, x, baseline))
+    assert gap(ours, overlapping, x, baseline) < 1e-9
+    assert gap(row_by_row(overlapping, x, baseline), overlapping, x, baseline) > 0.01
+
+
 def test_layer_wise_relevance_propagation_is_that_of_captum(module_and_shape):
     module, shape = module_and_shape
     x = torch.randn(5, *shape)
@@ -287,7 +393,6 @@ def test_contributions_add_up_to_the_change_from_the_baseline(method, module_and
     ],
 )
 def test_deep_lift_is_complete_for_max_pools_with_overlaps_behind_a_relu(pool):
-    # Captum's is not when a pool follows a ReLU directly, so here the promise itself is tested.
     before, after = nn.Conv2d(1, 3, 3).double(), nn.LazyLinear(2).double()
     after(pool(before(torch.zeros(1, 1, 9, 9).double())).flatten(1))
     explainer = DeepLift(lambda x: after(pool(before(x).relu()).flatten(1)), None, "x", "y", baseline=0.2)
