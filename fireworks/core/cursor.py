@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
-from torch.utils.data import IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from fireworks.core.message import Message, TensorMessage
 from fireworks.utils.exceptions import StateError
@@ -25,6 +25,7 @@ __all__ = [
     "open_cursor",
     "own_attribute",
     "provides",
+    "stage_behind",
 ]
 
 
@@ -38,14 +39,17 @@ class Cursor(Protocol):
         """Read the next item; raises StopIteration after the last."""
 
     @property
-    def position(self) -> int | None:
-        """Number of items read since the start, or None when the source keeps its own position."""
+    def position(self) -> Any:
+        """What `seek` takes: the number of items read since the start, or a value that holds more; false at the start.
+
+        None when the source keeps its own position.
+        """
 
     def restart(self) -> None:
         """Go back to the first item."""
 
-    def seek(self, position: int) -> None:
-        """Go to where `position` items have been read."""
+    def seek(self, position: Any) -> None:
+        """Go to where `position` was asked for."""
 
 
 def is_stage(source: object) -> bool:
@@ -72,6 +76,21 @@ def own_attribute(source: Any, name: str, default: Any = None) -> Any:
         return default
 
 
+def stage_behind(source: Any) -> Any:
+    """What a DataLoader or a data set reads from, if that is a stage; any other source is given back as it is.
+
+    Example:
+        >>> from fireworks.core.pipe import Pipe
+        >>> pipe = Pipe(input=["a"])
+        >>> stage_behind(DataLoader(pipe.as_dataset(), batch_size=None)) is pipe
+        True
+    """
+    inner = source
+    while isinstance(inner, (DataLoader, Dataset)) and not is_stage(inner):
+        inner = own_attribute(inner, "pipe", own_attribute(inner, "dataset"))
+    return inner if is_stage(inner) else source
+
+
 def length_of(source: Any) -> int | None:
     """The number of rows of a source, or None when it is not known.
 
@@ -96,9 +115,9 @@ def items_per_epoch(source: Any) -> int | None:
 def open_cursor(source: Any) -> Cursor:
     """The cursor that suits a source, standing before its first item.
 
-    Messages are read by index, so that two readers do not disturb each other. Anything else with a `__next__` is
-    stepped with it; then comes reading by index (`__getitem__` and `__len__`), by iterator, and by index until an
-    IndexError.
+    Messages are read by index, so that two readers do not disturb each other. A DataLoader is iterated over, and its
+    cursor remembers what the order was drawn from. Anything else with a `__next__` is stepped with it; then comes
+    reading by index (`__getitem__` and `__len__`), by iterator, and by index until an IndexError.
 
     Raises:
         AttributeError: The source has none of these.
@@ -110,6 +129,10 @@ def open_cursor(source: Any) -> Cursor:
     """
     if isinstance(source, (Message, TensorMessage)):
         return IndexCursor(source)
+    if isinstance(source, DataLoader) or (isinstance(source, IterableDataset) and stage_behind(source) is not source):
+        from fireworks.core._loading import LoaderCursor
+
+        return LoaderCursor(source)
     if provides(source, "__next__") and not _iterates_by_generator(source):
         return StageCursor(source) if is_stage(source) else IteratorCursor(source)
     # IterableDataset inherits a `__getitem__` that only raises, and the keys of a mapping are no row numbers.

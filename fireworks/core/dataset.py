@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from fireworks.core.cursor import own_attribute
+from fireworks.core.cursor import open_cursor, own_attribute
 from fireworks.core.state import stages
 
 __all__ = ["PipeDataset"]
@@ -19,14 +19,16 @@ __all__ = ["PipeDataset"]
 class PipeDataset(IterableDataset[Any]):
     """The items that a pipe yields, as an IterableDataset; made by `pipe.as_dataset()`.
 
-    Without worker processes the pipe itself is iterated over, and its state can be saved and restored as always.
+    Without worker processes the pipe itself is iterated over, and its state can be saved and restored as always: the
+    state of a pipeline or training that reads a DataLoader includes that of the pipe behind it.
 
     Each worker process of a DataLoader has a copy of the pipe. All of them produce the same items, and item i is given
     out by worker i modulo their number, so that together they deliver each item once. The copies end with their worker,
     and the pipe in the main process never advances. So at its first iteration a worker gives the pipeline's random
     generators new seeds, drawn from the DataLoader's base seed: the same in all workers, new in every epoch, repeatable
-    by `torch.manual_seed` or the DataLoader's `generator`. For the same reason an epoch read by workers cannot be
-    resumed in its middle; iterate without workers for that.
+    by `torch.manual_seed` or the DataLoader's `generator`. A
+    training or a pipe that resumes in the middle of such an epoch reads the items before again; it cannot where workers
+    outlive an epoch (`persistent_workers=True`).
 
     Args:
         pipe: Any pipe.
@@ -43,11 +45,17 @@ class PipeDataset(IterableDataset[Any]):
         ForkingPickler.register(torch.Generator, _reduce_generator)
         self.pipe = pipe
         self._seeded_in_worker = False
+        self._goes_on = False
+
+    def go_on(self) -> None:
+        """The next iteration gives what is still to come of the pipe's epoch, instead of starting over."""
+        self._goes_on = True
 
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
         if worker is None:
-            yield from self.pipe
+            goes_on, self._goes_on = self._goes_on, False
+            yield from _remaining(self.pipe) if goes_on else self.pipe
             return
         if not self._seeded_in_worker:
             _reseed(self.pipe, worker.seed - worker.id)
@@ -61,6 +69,16 @@ class PipeDataset(IterableDataset[Any]):
         if count is None:
             raise TypeError(f"the number of items that an epoch yields is not known: {self.pipe!r}")
         return count
+
+
+def _remaining(pipe: Any) -> Iterator[Any]:
+    step = open_cursor(pipe).step
+    while True:
+        try:
+            item = step()
+        except StopIteration:
+            return
+        yield item
 
 
 def _reduce_generator(generator: torch.Generator) -> tuple[Any, ...]:

@@ -21,7 +21,7 @@ from torch.nn import Module
 
 from fireworks.core import _columns
 from fireworks.core._encoding import state_from_bytes, state_from_json, state_to_bytes, state_to_json
-from fireworks.core.cursor import is_stage, own_attribute
+from fireworks.core.cursor import is_stage, own_attribute, stage_behind
 from fireworks.core.message import Message
 from fireworks.utils.exceptions import FormatError, StateError, did_you_mean
 from fireworks.utils.files import replacing
@@ -81,6 +81,7 @@ def stages(root: object) -> dict[str, Any]:
     queue: list[tuple[str, Any]] = [("", root)]
     while queue:
         path, item = queue.pop(0)
+        item = stage_behind(item)
         if id(item) in seen or not is_stage(item):
             continue
         seen.add(id(item))

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from ignite.engine import Engine, Events
 from ignite.engine import State as EngineState
 
-from fireworks.core.cursor import Cursor, is_stage, items_per_epoch, open_cursor, own_attribute
+from fireworks.core._loading import LoaderCursor
+from fireworks.core.cursor import Cursor, is_stage, items_per_epoch, open_cursor, stage_behind
 from fireworks.core.pipe import Pipe
 from fireworks.core.state import collect_state, restore_state, stages
-from fireworks.extensions._randomness import global_generators, global_generators_kept, set_global_generators
 
 __all__ = ["BatchReader", "run_engine"]
 
@@ -43,9 +42,10 @@ class BatchReader:
         self.position: int | None = None
         self._source = dataset if hasattr(type(dataset), "__iter__") else Pipe(input=dataset)
         cursor = open_cursor(self._source) if is_stage(self._source) else None
-        self._cursor: Cursor | None = cursor if cursor is not None and cursor.position is None else None
-        self._is_known = known is not None and any(stage is self._source for stage in stages(known).values())
-        self._generators: dict[str, Any] | None = None
+        keeps_its_position = cursor is not None and cursor.position is None
+        self._cursor: Cursor = cursor if cursor is not None and keeps_its_position else LoaderCursor(self._source)
+        behind = stage_behind(self._source)
+        self._is_known = known is not None and any(stage is behind for stage in stages(known).values())
         self._goes_on = self._has_ended = False
         self._step: Callable[[], Any] | None = None
 
@@ -70,46 +70,18 @@ class BatchReader:
         return item
 
     def _start_epoch(self) -> tuple[int, Callable[[], Any]]:
-        if self._cursor is None:
-            step = self._open_iterator()
-        else:
-            if not self._goes_on:
-                self._cursor.restart()
-            step = self._cursor.step
         if not self._goes_on:
+            self._cursor.restart()
             self.position = 0
         self._goes_on = self._has_ended = False
-        return self.position or 0, step
-
-    def _open_iterator(self) -> Callable[[], Any]:
-        if not self._goes_on or self._generators is None:
-            self._generators = self._drawn_from()
-            return iter(self._source).__next__
-        # A DataLoader shuffles by torch's global generator: from the same state it gives the same order again.
-        own = own_attribute(self._source, "generator")
-        with global_generators_kept():
-            set_global_generators(self._generators["global"])
-            if isinstance(own, torch.Generator):
-                own.set_state(self._generators["own"])
-            step = iter(self._source).__next__
-            for _ in range((self.position or 0) * self._count):
-                step()
-        return step
-
-    def _drawn_from(self) -> dict[str, Any]:
-        own = own_attribute(self._source, "generator")  # of a DataLoader that was given one
-        return {"global": global_generators(), "own": own.get_state() if isinstance(own, torch.Generator) else None}
-
-    def _generators_to_save(self) -> dict[str, Any] | None:
-        """In the middle of an epoch what its order was drawn from, otherwise what that of the next will be."""
-        return self._drawn_from() if self.position is None else self._generators
+        return self.position or 0, self._cursor.step
 
     def get_state(self) -> dict[str, Any]:
         """Where the reader stands, and the pipeline where its state is not saved elsewhere."""
         return {
             "position": self.position,
-            "generators": None if self._cursor is not None else self._generators_to_save(),
-            "stages": None if self._cursor is None or self._is_known else collect_state(self._source),
+            "cursor": self._cursor.position,
+            "stages": None if self._is_known else collect_state(self._source),
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -118,13 +90,12 @@ class BatchReader:
         Raises:
             StateError: The pipeline differs from the one that the state came from.
         """
-        self.position, self._generators = state["position"], state["generators"]
-        self._goes_on, self._step = self.position is not None, None
-        own = own_attribute(self._source, "generator")
-        if isinstance(own, torch.Generator) and self._generators is not None:
-            own.set_state(self._generators["own"])
         if state["stages"] is not None:
             restore_state(self._source, state["stages"])
+        self.position = state["position"]
+        self._goes_on, self._step = self.position is not None, None
+        if self._cursor.position is not None:
+            self._cursor.seek(state["cursor"])
 
 
 def _is_iterable(dataset: Any) -> bool:

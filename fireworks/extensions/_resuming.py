@@ -12,14 +12,14 @@ from torch.nn import Module, Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from fireworks.core.cursor import is_stage
+from fireworks.core._loading import check_resumable
+from fireworks.core._randomness import generators_kept, global_generators, set_global_generators
 from fireworks.core.junction import Junction
 from fireworks.core.model import Model
 from fireworks.core.state import State, check_names, collect_state, restore_state, snapshot
 from fireworks.extensions._checkpoints import CheckpointFiles, checkpoint_at, find_checkpoint
 from fireworks.extensions._losses import LossRecord
 from fireworks.extensions._metrics import MetricRecord
-from fireworks.extensions._randomness import global_generators, global_generators_kept, set_global_generators
 from fireworks.extensions._reading import BatchReader
 from fireworks.extensions._steps import Step, TrainingStep
 from fireworks.extensions._stopping import StoppingRule
@@ -93,6 +93,8 @@ class ResumableJunction(Junction):
 
     def _find_progress(self, resume: Any) -> dict[str, Any] | None:
         """Load what is to be resumed; gives where its run stands, or None for a new run."""
+        if resume is not False or self._files is not None:
+            check_resumable(self._reader.dataset)
         if resume is False:
             self._progress = None
         elif resume is not True:
@@ -133,16 +135,15 @@ class ResumableJunction(Junction):
     def _kept(self, dataset: Any) -> Iterator[None]:
         """Whatever is trained meanwhile, afterwards everything is as it was."""
         progress, rates = self._progress, [group["lr"] for group in self.optimizer.param_groups]
-        states, of_data = collect_state(self), collect_state(dataset) if is_stage(dataset) else None
+        states, of_data = collect_state(self), collect_state(dataset)
         modes = {module: module.training for module in self.model.modules()}
-        with global_generators_kept():
+        with generators_kept(dataset):
             try:
                 yield
             finally:
                 self.optimizer.zero_grad()
                 restore_state(self, states)
-                if of_data is not None:
-                    restore_state(dataset, of_data)
+                restore_state(dataset, of_data)
                 for module, mode in modes.items():
                     module.training = mode
                 for group, rate in zip(self.optimizer.param_groups, rates, strict=True):

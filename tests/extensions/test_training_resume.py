@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from ignite.engine import Events
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, RandomSampler
 
-from fireworks.core.message import Message
+from fireworks.core.message import Message, cat
 from fireworks.core.model import Model
 from fireworks.core.pipe import Pipe
 from fireworks.core.scaffold import Scaffold
@@ -62,7 +62,9 @@ def assert_same(actual, expected):
     assert actual["rate"] == expected["rate"]
 
 
-@pytest.mark.parametrize("kind, kills", [("pipeline", 4), ("loader", 2)])
+@pytest.mark.parametrize(
+    "kind, kills", [("pipeline", 4), ("loader", 2), ("pipeline behind a loader", 1), ("pipeline in workers", 1)]
+)
 def test_a_run_that_is_killed_again_and_again_gives_the_losses_of_one_that_is_not(tmp_path, kind, kills):
     steps, expected = run_to_the_end(kind, tmp_path / "whole", tmp_path / "whole.safetensors")
     assert steps == list(range(1, STEPS + 1))
@@ -165,10 +167,37 @@ DATA_SETS = {
     "a DataLoader with a generator": lambda: DataLoader(
         Rows(), batch_size=None, shuffle=True, generator=torch.Generator().manual_seed(3)
     ),
+    "a DataLoader that batches a Message": lambda: DataLoader(
+        make_points(), batch_size=5, shuffle=True, collate_fn=as_it_is
+    ),
+    "a DataLoader with a sampler": lambda: DataLoader(
+        Rows(), batch_size=None, sampler=RandomSampler(range(6), generator=torch.Generator().manual_seed(3))
+    ),
+    "a DataLoader over a pipe": lambda: DataLoader(
+        DATA_SETS["a normalizer that learns"]().as_dataset(), batch_size=None
+    ),
+    "a DataLoader that batches a pipe": lambda: DataLoader(
+        ShufflerPipe(make_points(), seed=1).as_dataset(), batch_size=5, collate_fn=cat
+    ),
+    "a DataLoader over a pipe of unknown length": lambda: DataLoader(OfUnknownLength().as_dataset(), batch_size=None),
+    "a pipe's data set": lambda: DATA_SETS["shuffled batches"]().as_dataset(),
     "an endless pipe": Endless,
     "a pipe of unknown length": OfUnknownLength,
     "an iterable of unknown length": lambda: map_again(make_batches()),
 }
+
+
+# Processes of their own are slow to start, so not from every step.
+IN_WORKERS = {
+    "a pipe": lambda: DataLoader(DATA_SETS["shuffled batches"]().as_dataset(), batch_size=None, num_workers=2),
+    "rows in workers that stay": lambda: DataLoader(
+        Rows(), batch_size=None, shuffle=True, num_workers=1, persistent_workers=True
+    ),
+}
+
+
+def as_it_is(batch):
+    return batch
 
 
 class map_again:
@@ -194,7 +223,7 @@ OPTIMIZERS = {
 
 def make_trainer(dataset="shuffled batches", optimizer="Adam", **arguments):
     torch.manual_seed(0)
-    components = {"model": make_model(), "dataset": DATA_SETS[dataset]()}
+    components = {"model": make_model(), "dataset": {**DATA_SETS, **IN_WORKERS}[dataset]()}
     return IgniteJunction(components=components, loss=squared_error, **OPTIMIZERS[optimizer], **arguments)
 
 
@@ -230,6 +259,47 @@ def check_every_state(make, epochs=3, every=1):
 @pytest.mark.parametrize("dataset", DATA_SETS)
 def test_training_resumes_exactly_from_every_step_on_every_kind_of_data_set(dataset):
     check_every_state(lambda: make_trainer(dataset))
+
+
+@pytest.mark.parametrize("dataset", IN_WORKERS)
+def test_training_resumes_exactly_on_a_dataloader_with_workers(dataset):
+    check_every_state(lambda: make_trainer(dataset), every=4)
+
+
+@pytest.mark.parametrize(
+    "options, text",
+    [
+        (
+            {"persistent_workers": True},
+            "give it persistent_workers=False, or num_workers=0, or train on the pipe itself",
+        ),
+        ({"in_order": False}, "no other process can go on in the middle of an epoch; give it in_order=True"),
+    ],
+)
+def test_a_dataloader_that_cannot_be_resumed_says_so_before_the_first_step(tmp_path, options, text):
+    def make(**arguments):
+        trainer = make_trainer(**arguments)
+        batches = DATA_SETS["shuffled batches"]().as_dataset()
+        trainer.components["dataset"] = DataLoader(batches, batch_size=None, num_workers=1, **options)
+        return trainer
+
+    for trainer, resume in ((make(checkpoint=tmp_path), False), (make(), True)):
+        with pytest.raises(StateError, match=text):
+            trainer.train(resume=resume)
+        assert len(trainer.history) == 0
+    free = make()
+    free.train(max_epochs=2)
+    assert len(free.history) == 12
+
+
+def test_a_pipe_behind_a_dataloader_is_evaluated_without_learning():
+    normalizer = DATA_SETS["a normalizer that learns"]()
+    list(normalizer)
+    seen = normalizer.components["count"]
+
+    make_trainer().evaluate(DataLoader(normalizer.as_dataset(), batch_size=None))
+
+    assert normalizer.components["count"] == seen == 26
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -45,7 +45,7 @@ def squared_error(message):
     return ((message["guess"] - message["y"]) ** 2).mean()
 
 
-def make_pipeline_trainer(folder):
+def make_pipeline_trainer(folder, wrap=lambda pipe: pipe):
     """Shuffling, noise, a Normalizer that learns, dropout, Adam, two schedules' worth of options."""
     shuffled = ShufflerPipe(make_points(), seed=3)
     noisy = FunctionPipe(BatchingPipe(shuffled, batch_size=7), function=add_noise)
@@ -53,7 +53,11 @@ def make_pipeline_trainer(folder):
         {"first": torch.nn.Linear(3, 16), "dropout": torch.nn.Dropout(0.3), "second": torch.nn.Linear(16, 1)}
     )
     return IgniteJunction(
-        components={"model": model, "dataset": Normalizer(input=noisy, columns=["x"]), "eval_set": [make_points()]},
+        components={
+            "model": model,
+            "dataset": wrap(Normalizer(input=noisy, columns=["x"])),
+            "eval_set": [make_points()],
+        },
         loss=squared_error,
         optimizer="Adam",
         scheduler="StepLR",
@@ -95,7 +99,19 @@ def make_loader_trainer(folder):
     )
 
 
-MAKERS = {"pipeline": make_pipeline_trainer, "loader": make_loader_trainer}
+def make_piped_trainer(folder, workers=0):
+    """The pipeline once more, behind a DataLoader."""
+    return make_pipeline_trainer(
+        folder, lambda pipe: DataLoader(pipe.as_dataset(), batch_size=None, num_workers=workers)
+    )
+
+
+MAKERS = {
+    "pipeline": make_pipeline_trainer,
+    "loader": make_loader_trainer,
+    "pipeline behind a loader": make_piped_trainer,
+    "pipeline in workers": lambda folder: make_piped_trainer(folder, workers=2),
+}
 
 
 def main(kind, folder, outcome=None):
