@@ -19,6 +19,7 @@ from fireworks.utils.exceptions import did_you_mean
 __version__ = "0.4.0"
 
 __all__ = [
+    "Experiment",
     "HookedPassThroughPipe",
     "IgniteJunction",
     "Junction",
@@ -31,6 +32,7 @@ __all__ = [
     "cache",
     "cat",
     "core",
+    "experiment",
     "junction",
     "merge",
     "message",
@@ -45,7 +47,9 @@ __all__ = [
 
 # Names of extensions and where they live: imported when somebody asks for them. Each stands in `__all__` too.
 _LAZY = {
+    "Experiment": "fireworks.extensions.experiment",
     "IgniteJunction": "fireworks.extensions.training",
+    "experiment": "fireworks.extensions.experiment",
     "training": "fireworks.extensions.training",
 }
 
