@@ -1,0 +1,1 @@
+"""What `fireworks.extensions.database` is made of: schemas, types, values, errors, writing and reading."""

@@ -1,0 +1,107 @@
+"""What a column holds, as far as values are concerned: one family of types for each way to check and convert them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from fireworks.extensions._database.types import (
+    MYSQL,
+    Duration,
+    ExactDecimal,
+    ExactText,
+    TensorType,
+    Timestamp,
+    concrete,
+)
+from fireworks.utils.exceptions import CellError
+
+_OWN: list[tuple[type, str]] = [
+    (TensorType, "tensor"),
+    (ExactText, "text"),
+    (ExactDecimal, "decimal"),
+    (Timestamp, "timestamp"),
+    (Duration, "duration"),
+]
+# In this order: an Enum is a String, a Float is a Numeric.
+_GENERIC: list[tuple[type | tuple[type, ...], str]] = [
+    ((TypeDecorator, sa.Enum, mysql.SET, mysql.BIT), "other"),
+    (sa.Boolean, "bool"),
+    (sa.Integer, "int"),
+    (sa.Float, "float"),
+    (sa.Numeric, "decimal"),
+    (sa.Interval, "interval"),
+    (sa.DateTime, "timestamp"),
+    (sa.Date, "date"),
+    (sa.Time, "time"),
+    (sa.JSON, "json"),
+    (sa.types._Binary, "bytes"),
+    (sa.String, "text"),
+    (sa.types.NullType, "unknown"),
+]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One column as values meet it: its name, its type and where it is."""
+
+    name: str
+    type: TypeEngine[Any]
+    dialect: sa.Dialect
+    charset: str | None = None
+
+    @cached_property
+    def resolved(self) -> TypeEngine[Any]:
+        """The type itself, or its variant for this dialect."""
+        return self.type._variant_mapping.get(self.dialect.name, self.type)
+
+    @cached_property
+    def stored(self) -> TypeEngine[Any]:
+        """What the database itself sees."""
+        stored = concrete(self.type, self.dialect)
+        while isinstance(stored, TypeDecorator):
+            stored = stored.load_dialect_impl(self.dialect).dialect_impl(self.dialect)
+        return stored
+
+    @cached_property
+    def family(self) -> str:
+        """How values of this column are checked and converted."""
+        for kind, family in [*_OWN, *_GENERIC]:
+            if isinstance(self.resolved, kind):
+                return family
+        return "other"
+
+    @property
+    def is_mysql(self) -> bool:
+        """Is this MariaDB or MySQL?"""
+        return self.dialect.name in MYSQL
+
+    @property
+    def zoned(self) -> bool:
+        """Does the column hold instants, rather than what a clock showed?"""
+        return bool(getattr(self.resolved, "timezone", False))
+
+    @property
+    def has_zones(self) -> bool:
+        """Does the database itself know instants?"""
+        return self.dialect.name == "postgresql"
+
+    def __str__(self) -> str:
+        try:
+            text = self.dialect.type_compiler_instance.process(self.stored)
+        except (sa.exc.CompileError, AttributeError):
+            text = repr(self.type)
+        return f"{text} on {'mariadb' if getattr(self.dialect, 'is_mariadb', False) else self.dialect.name}"
+
+    def error(self, row: int, value: Any, reason: str, remedy: str) -> CellError:
+        """The error for one value that the column cannot hold."""
+        shown = f"{value!r}"
+        shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+        return CellError(
+            f"column {self.name!r} ({self}), row {row}: {shown} ({type(value).__name__}) {reason}; {remedy}"
+        )
