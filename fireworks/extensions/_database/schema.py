@@ -11,6 +11,7 @@ from sqlalchemy.orm import declarative_base
 from sqlalchemy.types import TypeEngine
 
 from fireworks.core.message import Message
+from fireworks.extensions._database.connections import as_engine
 from fireworks.extensions._database.errors import translated
 from fireworks.extensions._database.proposals import proposed_type
 from fireworks.extensions._database.types import as_key, big_integer, sql_type
@@ -144,26 +145,6 @@ def reflect_table(table_name: str, engine: Any) -> sa.Table:
         f"no table {table_name!r}{did_you_mean(table_name, known) or '.'} "
         f"Tables of {engine.url.render_as_string()}: {', '.join(known) or '(none)'}"
     )
-
-
-def as_engine(engine: Any) -> sa.Engine:
-    """The engine itself, or one for a URL.
-
-    Raises:
-        TypeError: Neither an engine nor a URL.
-        ValueError: Text that is no URL of a database.
-    """
-    if isinstance(engine, sa.Engine):
-        return engine
-    if not isinstance(engine, (str, sa.URL)):
-        raise TypeError(f"expected an engine or the URL of a database, got {type(engine).__name__}")
-    try:
-        return sa.create_engine(engine)
-    except (exc.ArgumentError, exc.NoSuchModuleError) as error:
-        raise ValueError(
-            f"{str(engine)!r} is no URL of a database; write sqlite:///file.sqlite, "
-            f"postgresql+psycopg://user@host/name or mysql+pymysql://user@host/name ({error})"
-        ) from error
 
 
 def as_table(table: Any, engine: Any = None) -> sa.Table:
