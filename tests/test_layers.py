@@ -8,7 +8,18 @@ import pytest
 
 # pandas imports pyarrow and torch imports tqdm wherever they are installed, so these two cannot be told apart here;
 # the import-linter contracts in pyproject.toml look at our own import statements.
-HEAVY = ["Bio", "ignite", "matplotlib", "plotly", "safetensors", "sklearn", "sqlalchemy", "tensordict", "visdom"]
+HEAVY = [
+    "Bio",
+    "ignite",
+    "matplotlib",
+    "plotly",
+    "polars",
+    "safetensors",
+    "sklearn",
+    "sqlalchemy",
+    "tensordict",
+    "visdom",
+]
 
 
 def modules_after(statement: str) -> set[str]:

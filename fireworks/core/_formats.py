@@ -1,4 +1,4 @@
-"""Messages in and out: files of ours, pandas' formats, Arrow, tensordict, and what a pickle holds.
+"""Messages in and out: files of ours, pandas' formats, tensordict, and what a pickle holds.
 
 The file format, version 1: a plain tar archive of
 
@@ -22,7 +22,6 @@ import os
 import struct
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -31,10 +30,9 @@ import pandas as pd
 import torch
 
 from fireworks.core import _columns
+from fireworks.core._arrow import KINDS, columns_of_table, frame_table
 from fireworks.core._columns import Array
-from fireworks.core._encoding import state_from_json, state_to_json
-from fireworks.core._names import check_names
-from fireworks.utils.exceptions import FormatError, MissingExtraError, StateError, did_you_mean
+from fireworks.utils.exceptions import FormatError, MissingExtraError, did_you_mean
 from fireworks.utils.files import replacing
 
 if TYPE_CHECKING:
@@ -44,7 +42,6 @@ Columns = tuple[dict[str, torch.Tensor], dict[str, Array], dict[str, Any]]
 
 _FORMAT, _VERSION = "fireworks.Message", 1
 _MANIFEST, _FRAME, _TENSORS = "manifest.json", "frame.arrow", "tensors.safetensors"
-_KINDS = b"fireworks"  # the key of our own metadata in Arrow schemas
 _ALIGNMENT = 512  # of a tar archive; both Arrow (64) and safetensors (8) divide it
 _DTYPES = {
     "BOOL": torch.bool,
@@ -72,11 +69,9 @@ _AS_BYTES = {
 }
 _EXTRAS = {"excel": "openpyxl", "html": "lxml"}  # our extras, and the libraries that pandas needs for these formats
 _NO_FORMATS = {"period", "timestamp"}  # methods of a DataFrame that only look like formats
-_OBJECTS = {"records", "xarray"}
+_OBJECTS = {"arrow", "polars", "records", "xarray"}
 _FILES_ONLY = {"excel", "feather", "hdf", "iceberg", "sql", "stata"}
 _NO_FILES = {"clipboard", "hdf", "iceberg", "sql"}  # formats whose path is none, or a file that is added to
-# What Arrow keeps exactly when a column of objects holds nothing else.
-_CELLS = {bytes, Decimal, datetime.date, datetime.datetime, datetime.time, datetime.timedelta}
 # Whatever a file holds that is not as it should be, the libraries that read it say by one of these.
 _BROKEN = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, OSError, struct.error)
 
@@ -102,13 +97,15 @@ def write(message: Message, method: str, path: Any, **kwargs: Any) -> Any:
         return {name: message.dataframe([name])[name].tolist() for name in message.columns}
     if method == "numpy":
         return {name: _numpy(message, name) for name in message.columns}
-    writer = f"to_{method}"
-    if method in _NO_FORMATS or not callable(getattr(pd.DataFrame, writer, None)):
-        raise _no_format(method, "to_", ["dict", "numpy"])
-    if path is None and method in _FILES_ONLY:
-        raise ValueError(f"the format {method!r} is that of a file; say where with path=")
     if path is not None and method in _OBJECTS:
         raise ValueError(f"the format {method!r} is an object and no file; leave path out")
+    if method in ("arrow", "polars"):
+        return getattr(message, f"to_{method}")(**kwargs)
+    writer = f"to_{method}"
+    if method in _NO_FORMATS or not callable(getattr(pd.DataFrame, writer, None)):
+        raise _no_format(method, "to_", ["arrow", "dict", "numpy", "polars"])
+    if path is None and method in _FILES_ONLY:
+        raise ValueError(f"the format {method!r} is that of a file; say where with path=")
     frame = message.to_dataframe().df
     if method == "json" and not kwargs:
         return _write_text(_json_text(frame), path)
@@ -398,102 +395,11 @@ def _tensor(entry: Any, data: memoryview, in_bytes: str | None) -> torch.Tensor:
     return torch.frombuffer(data[start:end], dtype=dtype).reshape(shape)
 
 
-# Arrow
-
-
-def _frame_table(message: Message, names: Sequence[str], labels: Sequence[str]) -> tuple[Any, list[str]]:
-    """The frame columns as an Arrow table under these labels, and how each column is kept.
-
-    Arrow and pandas keep their own dtypes. Columns of objects are 'cells' that Arrow knows exactly (bytes, decimals,
-    dates), or 'json': each cell as the text of a plain value.
-    """
-    import pyarrow as pa
-
-    given = {name: message._as_given(name) for name in names}
-    typed: dict[str, pd.Series] = {}
-    kinds: list[str] = []
-    columns: dict[str, Any] = {}
-    for (name, column), label in zip(given.items(), labels, strict=True):
-        series = _columns.to_series(column.array, column.dtype)
-        if series.dtype == object:
-            columns[label], kind = _object_column(series.tolist(), name)
-        else:
-            typed[label], kind = series, "pandas"
-        kinds.append(kind)
-    table = _typed_table(typed, dict(zip(labels, names, strict=True)))
-    columns.update({label: table.column(label) for label in typed})
-    fields = [table.schema.field(label) if label in typed else pa.field(label, columns[label].type) for label in labels]
-    schema = pa.schema(fields, metadata=table.schema.metadata)
-    return pa.Table.from_arrays([columns[label] for label in labels], schema=schema), kinds
-
-
-def _typed_table(series: Mapping[str, pd.Series], names: Mapping[str, str]) -> Any:
-    """Columns with a dtype as an Arrow table, with what pandas writes down to restore them."""
-    import pyarrow as pa
-
-    try:
-        return pa.Table.from_pandas(pd.DataFrame(series, copy=False), preserve_index=False)
-    except (pa.ArrowException, TypeError) as error:
-        if len(series) == 1:
-            ((label, column),) = series.items()
-            name, dtype = names[label], column.dtype
-            raise TypeError(
-                f"column {name!r} of {dtype} cannot be saved: {error}; convert it with map() first"
-            ) from error
-        for label, column in series.items():
-            _typed_table({label: column}, names)  # raises for the one that cannot be saved
-        raise
-
-
-def _object_column(cells: list[Any], name: str) -> tuple[Any, str]:
-    import pyarrow as pa
-
-    kinds = {type(cell) for cell in cells if cell is not None}
-    try:
-        if len(kinds) == 1 and kinds <= _CELLS:
-            array = pa.array(cells)
-            if kinds == {bytes} or array.to_pylist() == cells:
-                return array, "cells"
-        return pa.array([state_to_json(cell) for cell in cells], pa.large_string()), "json"
-    except (StateError, pa.ArrowException) as error:
-        advice = "Convert it with map(), or use to('pickle', path)"
-        raise TypeError(f"column {name!r} of dtype object cannot be saved: {error}. {advice}") from error
-
-
-def _columns_of_table(
-    table: Any, names: Sequence[str], kinds: Sequence[str]
-) -> tuple[dict[str, Array], dict[str, Any]]:
-    """The frame columns of an Arrow table whose columns are named by these names, in order."""
-    typed = [position for position, kind in enumerate(kinds) if kind == "pandas"]
-    frame = table.select(typed).to_pandas(split_blocks=True)
-    arrays: dict[str, Array] = {}
-    dtypes: dict[str, Any] = {}
-    for position, (name, kind) in enumerate(zip(names, kinds, strict=True)):
-        if kind == "pandas":
-            array = frame.iloc[:, typed.index(position)].array
-            # text stays in Arrow: nothing is read before it is asked for
-            keep = isinstance(array.dtype, pd.StringDtype)
-            arrays[name], dtypes[name] = (array, array.dtype) if keep else _columns.from_extension(array)
-        elif kind == "nullable":
-            nullable = table.column(position).to_pandas(types_mapper=_nullable_dtype).array
-            arrays[name], dtypes[name] = nullable, nullable.dtype
-        else:
-            cells = table.column(position).to_pylist()
-            restored = [state_from_json(cell) for cell in cells] if kind == "json" else cells
-            arrays[name], dtypes[name] = _columns.object_array(restored), _columns.OBJECT
-    return arrays, dtypes
-
-
-def _nullable_dtype(arrow_type: Any) -> Any:
-    name = str(arrow_type)  # int8, uint64, bool, ...
-    return pd.api.types.pandas_dtype("boolean" if name == "bool" else name.replace("i", "I").replace("u", "U"))
-
-
 def _arrow_file(message: Message, names: Sequence[str]) -> Any:
     import pyarrow as pa
 
-    table, kinds = _frame_table(message, names, [str(position) for position in range(len(names))])
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), _KINDS: json.dumps(kinds).encode()})
+    table, kinds = frame_table(message, names, [str(position) for position in range(len(names))])
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), KINDS: json.dumps(kinds).encode()})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         for batch in table.to_batches() or [_empty_batch(table)]:
@@ -515,91 +421,12 @@ def _read_arrow_file(view: memoryview, names: Sequence[str], source: str) -> tup
     try:
         table = pa.ipc.open_file(pa.py_buffer(view)).read_all()
         table.validate(full=True)  # offsets that point outside would crash the process
-        kinds = json.loads(table.schema.metadata[_KINDS])
+        kinds = json.loads(table.schema.metadata[KINDS])
         if table.num_columns != len(names) or len(kinds) != len(names):
             raise ValueError(f"it has {table.num_columns} columns, not {len(names)}")
-        return _columns_of_table(table, names, kinds)
+        return columns_of_table(table, names, kinds)
     except _BROKEN as error:
         raise FormatError(f"{source}: {_FRAME} is broken: {error}") from error
-
-
-def to_arrow(message: Message) -> Any:
-    """See `Message.to_arrow`."""
-    import pyarrow as pa
-
-    names = message._frame_names()
-    frame, kinds = _frame_table(message, names, names)
-    fields = [field.with_metadata({_KINDS: kind}) for field, kind in zip(frame.schema, kinds, strict=True)]
-    tensors = {name: _arrow_tensor(tensor, name) for name, tensor in message._tensors.items()}
-    fields += [pa.field(name, column.type, metadata={_KINDS: "tensor"}) for name, column in tensors.items()]
-    schema = pa.schema(fields, metadata=frame.schema.metadata)
-    return pa.Table.from_arrays([*frame.columns, *tensors.values()], schema=schema)
-
-
-def _arrow_tensor(tensor: torch.Tensor, name: str) -> Any:
-    import pyarrow as pa
-
-    tensor = tensor.detach().cpu()
-    if tensor.dtype not in _columns.NUMPY_DTYPES:
-        raise TypeError(
-            f"column {name!r} of {tensor.dtype} has no Arrow type; convert it, as in map({{{name!r}: Tensor.float}})"
-        )
-    array = tensor.contiguous().numpy()
-    if tensor.ndim == 1:
-        return pa.array(array)
-    if tensor.dtype == torch.bool:
-        raise TypeError(
-            f"column {name!r}: Arrow has no tensors of bool; convert it, as in map({{{name!r}: Tensor.byte}})"
-        )
-    if 0 in tensor.shape[1:]:
-        raise TypeError(f"column {name!r}: Arrow has no tensors of shape {tuple(tensor.shape[1:])}; leave it out")
-    kind = pa.fixed_shape_tensor(pa.from_numpy_dtype(array.dtype), tensor.shape[1:])
-    width = int(np.prod(array.shape[1:]))
-    storage = pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), width)
-    return pa.ExtensionArray.from_storage(kind, storage)
-
-
-def from_arrow(source: Any) -> Columns:
-    """See `Message.from_arrow`."""
-    import pyarrow as pa
-
-    table = source if isinstance(source, pa.Table) else pa.table(source)
-    check_names(table.schema.names)
-    tensors, names, kinds, positions = {}, [], [], []
-    for position, field in enumerate(table.schema):
-        kind = (field.metadata or {}).get(_KINDS, b"").decode() or _kind_of(table.column(position))
-        if kind == "tensor" or isinstance(field.type, pa.FixedShapeTensorType):
-            tensors[field.name] = _tensor_of(table.column(position).combine_chunks())
-            continue
-        names.append(field.name)
-        kinds.append(kind)
-        positions.append(position)
-    arrays, dtypes = _columns_of_table(table.select(positions), names, kinds)
-    return tensors, arrays, dtypes
-
-
-def _kind_of(column: Any) -> str:
-    """Columns that pandas would change on the way (lists to arrays, decimals) come as Python cells.
-
-    So do integers and booleans with missing values, but as pandas' nullable types.
-    """
-    import pyarrow as pa
-
-    arrow_type = column.type
-    if column.null_count and (pa.types.is_integer(arrow_type) or pa.types.is_boolean(arrow_type)):
-        return "nullable"
-    nested = pa.types.is_nested(arrow_type) or pa.types.is_decimal(arrow_type) or pa.types.is_date(arrow_type)
-    return "cells" if nested or pa.types.is_binary(arrow_type) else "pandas"
-
-
-def _tensor_of(column: Any) -> torch.Tensor:
-    import pyarrow as pa
-
-    if isinstance(column, pa.ChunkedArray):  # no chunk at all
-        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-    if isinstance(column.type, pa.FixedShapeTensorType):
-        return torch.from_numpy(column.to_numpy_ndarray().copy())
-    return torch.from_numpy(column.to_numpy(zero_copy_only=False).copy())
 
 
 # tensordict

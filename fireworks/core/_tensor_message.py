@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fireworks.core import _columns, _display, _formats
+from fireworks.core import _arrow, _columns, _display, _formats
 from fireworks.core._names import check_names, check_replacement, names_columns, one_length, quoted
 from fireworks.utils.exceptions import ColumnError, LengthError
 from fireworks.utils.utils import RowIndex, as_positions, complement
@@ -322,6 +322,9 @@ def _given_columns(given: Any) -> Mapping[str, Any]:
         return {str(name): column for name, column in given.items()}
     if isinstance(given, Mapping):
         return given
+    if _arrow.is_table(given):
+        tensors, arrays, _ = _arrow.from_arrow(given)
+        return {**arrays, **tensors}
     raise TypeError(f"a TensorMessage is made of a dict of columns or a message, got {type(given).__name__}")
 
 
@@ -329,6 +332,9 @@ def _as_tensor(values: Any, name: str) -> torch.Tensor:
     """A column as a tensor of one dimension or more; a scalar as one row."""
     if isinstance(values, torch.Tensor):
         return values if values.ndim else values.reshape(1)
+    if _arrow.is_column(values):
+        column = _arrow.column_of(values, name)
+        values = column.array if isinstance(column, _columns.Column) else column
     return _columns.to_tensor([values] if _columns.is_scalar(values) else values, name)
 
 

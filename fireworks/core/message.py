@@ -21,7 +21,8 @@ import pandas as pd
 import torch
 from torch.utils.data._utils.collate import default_collate_fn_map
 
-from fireworks.core import _columns, _display, _formats
+from fireworks.core import _arrow, _columns, _display, _formats, _polars
+from fireworks.core._arrow import ArrowTable
 from fireworks.core._columns import Array, Column, Positions
 from fireworks.core._names import check_names, check_replacement, check_same_columns, names_columns, one_length, quoted
 from fireworks.core._tensor_message import Rows, TensorMessage, copy_tensors, fit_rows, write_rows
@@ -39,21 +40,23 @@ __all__ = [
     "slice_to_list",
 ]
 
-MessageLike: TypeAlias = "Message | TensorMessage | Mapping[str, Any] | pd.DataFrame"
+MessageLike: TypeAlias = "Message | TensorMessage | Mapping[str, Any] | pd.DataFrame | ArrowTable"
 
 
 class Message(Rows):
     """A DataFrame that can hold tensors: ordered, named columns of equal length.
 
     A column is a `torch.Tensor` (first dimension = rows) or anything pandas can hold. Give the columns as a dict, a
-    DataFrame, another message, or as two halves `Message(tensors, frame)`; tensors go left, all else into the frame. A
-    scalar in a dict is repeated to the length of the other columns. Rows are numbered 0..n-1; there is no other index.
+    DataFrame (of pandas or polars), an Arrow table, another message, or as two halves `Message(tensors, frame)`;
+    tensors go left, all else into the frame. A scalar in a dict is repeated to the length of the other columns. Rows
+    are numbered 0..n-1; there is no other index. `from_arrow` tells what becomes of columns of Arrow and polars.
 
     Constructing from a message shares its tensors, not its set of columns. No method changes its argument;
     `to_tensors`, `cpu`, `cuda` and `to(device)` change the message itself and return it, all others return a new one.
 
     Args:
-        *args: One mapping, DataFrame, TensorMessage or Message; or two: the tensors, then the frame (or None).
+        *args: One mapping, DataFrame, Arrow table, TensorMessage or Message; or two: the tensors, then the frame (or
+            None).
         metadata: More columns for the frame half, as a mapping or a DataFrame.
         length: Number of rows that is expected.
         tensors: The tensor half, by keyword.
@@ -115,7 +118,8 @@ class Message(Rows):
         scalars: dict[str, Any] = {}
         lengths: dict[str, int] = {}
         frame_lengths: dict[str, int] = {}
-        for name, values in columns.items():
+        for name, given in columns.items():
+            values = _arrow.column_of(given, name) if _arrow.is_column(given) else given
             if isinstance(values, torch.Tensor) and values.ndim:
                 tensors[name] = values
                 lengths[name] = values.shape[0]
@@ -166,7 +170,8 @@ class Message(Rows):
 
     @df.setter
     def df(self, frame: Any) -> None:
-        given = frame if isinstance(frame, (Mapping, pd.DataFrame, Message)) else pd.DataFrame(frame)
+        is_given = isinstance(frame, (Mapping, pd.DataFrame, Message)) or _arrow.is_table(frame)
+        given = frame if is_given else pd.DataFrame(frame)
         new = Message(given).to_dataframe()
         self._check_half(dict.fromkeys(new.columns, new), self._tensors)
         self._arrays, self._dtypes, self._frame = new._arrays, new._dtypes, new._frame
@@ -577,7 +582,8 @@ class Message(Rows):
 
         Args:
             target: A device ('cpu', 'cuda:1', a `torch.device`), or the name of a format: 'csv', 'json', 'dict',
-                'html', 'excel', 'parquet', 'feather', 'numpy', 'markdown', …; 'pickle' only ever by this name.
+                'html', 'excel', 'parquet', 'feather', 'numpy', 'arrow', 'polars', 'markdown', …; 'pickle' only ever by
+                this name.
             path: Where to write; without it the text or object is returned. Files are written to a temporary name
                 and renamed, so a failure leaves what was there.
             **kwargs: For a device `keys=` and what `Tensor.to` takes; for a format what pandas takes.
@@ -682,19 +688,79 @@ class Message(Rows):
         return cls({name: _cell(value) for name, value in values.items()})
 
     def to_arrow(self) -> Any:
-        """A `pyarrow.Table` with all columns; tensors keep dtype and shape, also in a parquet file written from it.
+        """A `pyarrow.Table` with all columns; `from_arrow` gives the same message back, also from a parquet file of it.
 
-        Tensors in system memory are shared, so writing to them changes the table.
+        Tensors of more than one dimension are Arrow's `fixed_shape_tensor` (those of bool: lists of fixed size), lists
+        and dicts are lists and structs. Objects that no Arrow type holds exactly are written as JSON text, which only
+        `from_arrow` knows how to read. Missing values of any kind, NaN among the floats of a frame column, are null;
+        NaN in a tensor stays NaN.
+
+        Nothing is copied that need not be: contiguous tensors in system memory are shared, so writing to them changes
+        the table; tensors on a GPU are moved, gradients are left behind.
+
+        Raises:
+            ConversionError: A column has no Arrow type (bfloat16, complex, …); the text names it.
+
+        Example:
+            >>> Message({"s": ["a", "b"], "t": torch.zeros(2, 3)}).to_arrow().schema.field("t").type
+            FixedShapeTensorType(extension<arrow.fixed_shape_tensor[value_type=float, shape=[3]]>)
         """
-        return _formats.to_arrow(self._checked())
+        return _arrow.to_arrow(self._checked())
 
     @classmethod
-    def from_arrow(cls, table: Any) -> Message:
-        """A message from a `pyarrow.Table`, or from anything that exports an Arrow stream (polars, DuckDB, …)."""
-        return cls._from_columns(*_formats.from_arrow(table))
+    def from_arrow(cls, table: ArrowTable, copy: bool = True) -> Message:
+        """A message from a `pyarrow.Table`, or whatever exports Arrow data (polars, DuckDB, ADBC, …).
+
+        Lists of one length, all numbers or all bools, and Arrow's tensors become tensors, and so does what was a tensor
+        before `to_arrow`. With a value missing, they become lists. All else is a frame column: numbers keep their type,
+        integers and bools with missing values become pandas' nullable types, dictionaries become categories; bytes,
+        decimals, dates, lists and structs become Python objects. Names are kept as they are; an index of pandas' is a
+        column if Arrow has it as one.
+
+        Args:
+            table: The table, or a reader of one, which is read to its end.
+            copy: Whether tensors get memory of their own. False leaves them in Arrow's memory where they are in one
+                piece: nothing is read before it is used, but writing to such a tensor would change the table, or crash
+                if it is a mapped file. Numbers in frame columns are shared in any case, as they are never written in
+                place.
+
+        Raises:
+            ConversionError: No table, or values that Python cannot hold exactly; the text names the column.
+            ValueError: Two columns have one name.
+
+        Example:
+            >>> import pyarrow as pa
+            >>> table = pa.table({"i": [1, None], "x": pa.array([[1, 2], [3, 4]], pa.list_(pa.float32(), 2))})
+            >>> message = Message.from_arrow(table)
+            >>> message["i"].dtype, message["x"].shape
+            (Int64Dtype(), torch.Size([2, 2]))
+        """
+        return cls._from_columns(*_arrow.from_arrow(table, copy))
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        _arrow.check_exported(self.columns)
         return self.to_arrow().__arrow_c_stream__(requested_schema)
+
+    def to_polars(self) -> Any:
+        """A `polars.DataFrame` with all columns; polars must be installed.
+
+        Tensors of more than one dimension are polars' Arrays, ordered categories its Enums. Memory is shared as by
+        `to_arrow`. polars has no mark for tensors: one of a single dimension comes back as a frame column.
+
+        Raises:
+            ConversionError: polars cannot hold a column exactly (bfloat16, periods, arbitrary objects, …), by name.
+            MissingExtraError: polars is not installed.
+
+        Example:
+            >>> Message({"s": ["a", "b"], "t": torch.zeros(2, 3)}).to_polars().schema
+            Schema([('s', String), ('t', Array(Float32, shape=(3,)))])
+        """
+        return _polars.to_polars(self._checked())
+
+    @classmethod
+    def from_polars(cls, frame: Any, copy: bool = True) -> Message:
+        """A message from a `polars.DataFrame`; the rules and arguments are those of `from_arrow`."""
+        return cls._from_columns(*_polars.from_polars(frame, copy))
 
     def to_tensordict(self) -> Any:
         """A `tensordict.TensorDict`, which must be installed; frame columns become its non-tensor entries."""
@@ -778,6 +844,9 @@ def _columns_of(half: Any) -> Mapping[str, Any]:
         return {name: Column(array, dtypes[name]) for name, array in arrays.items()}
     if isinstance(half, Mapping):
         return half
+    if _arrow.is_table(half):
+        tensors, arrays, dtypes = _arrow.from_arrow(half)
+        return {**{name: Column(array, dtypes[name]) for name, array in arrays.items()}, **tensors}
     raise TypeError(
         f"a Message is made of a dict of columns, a DataFrame or a message, got {type(half).__name__}; "
         "for one row of arbitrary objects use Message.from_objects"
