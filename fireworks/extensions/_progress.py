@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -10,17 +9,12 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
-__all__ = ["progress_bar"]
+from fireworks.utils._watching import somebody_watches
+
+__all__ = ["progress_bar", "somebody_watches"]
 
 _SECONDS_BETWEEN = 0.1
 _FORMAT = "{desc} {percentage:3.0f}%|{bar:30}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
-
-
-def somebody_watches() -> bool:
-    """Whether a bar would be seen: the error stream is a terminal, or this is a notebook."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return sys.stderr.isatty() or type(shell).__name__ == "ZMQInteractiveShell"
 
 
 def progress_bar(engine: Engine, read_loss: Callable[[], float | None]) -> ExitStack:
