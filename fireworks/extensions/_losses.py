@@ -14,7 +14,7 @@ from ignite.engine import State
 
 from fireworks.core.message import Message
 
-__all__ = ["LossRecord", "not_finite"]
+__all__ = ["LossRecord", "loss_of", "not_finite", "not_finite_in_evaluation"]
 
 # A look at one loss costs as much as recording ten, and on a GPU it waits for the step to end, too.
 _LOSSES_PER_LOOK = 64
@@ -135,4 +135,12 @@ def not_finite(value: float, epoch: int, iteration: int, more: str = "") -> Floa
     return FloatingPointError(
         f"the loss is {value} in epoch {epoch}, iteration {iteration}{more}. "
         "Look for values that are not finite in the data, or lower the learning rate"
+    )
+
+
+def not_finite_in_evaluation(value: float, batch: int, more: str = "") -> FloatingPointError:
+    """The error for a loss of an evaluation that is NaN or infinite."""
+    return FloatingPointError(
+        f"the loss is {value} in batch {batch} of an evaluation{more}. "
+        "Look for values that are not finite in the data, or in the model's parameters"
     )

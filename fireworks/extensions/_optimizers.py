@@ -13,6 +13,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
+from fireworks.extensions._values import check_values, describe_kind, kinds_of
 from fireworks.utils.exceptions import did_you_mean
 
 __all__ = ["build_optimizer"]
@@ -36,8 +37,8 @@ def build_optimizer(
         own_arguments: Names that the caller takes itself, for the proposals in an error.
 
     Raises:
-        ValueError: No such name; nothing to train.
-        TypeError: Arguments are unknown or missing; names all of them.
+        ValueError: No such name; nothing to train; arguments that are out of range.
+        TypeError: Arguments are unknown, missing or of a wrong kind; names all of them.
     """
     make_optimizer = _resolve(optimizer, torch.optim, Optimizer, "optimizer")
     make_scheduler = None if scheduler is None else _resolve(scheduler, lr_scheduler, LRScheduler, "scheduler")
@@ -45,24 +46,45 @@ def build_optimizer(
     _check_known(arguments, takers, own_arguments)
     for_optimizer = {name: value for name, value in arguments.items() if _takes(make_optimizer, name)}
     for_scheduler = {name: value for name, value in arguments.items() if name not in for_optimizer}
-    _check_complete(make_optimizer, for_optimizer)
-    if make_scheduler is not None:
-        _check_complete(make_scheduler, for_scheduler)
-    built = optimizer if isinstance(optimizer, Optimizer) else make_optimizer(_trainable(parameters), **for_optimizer)
+    for taker, its_own in ((make_optimizer, for_optimizer), (make_scheduler, for_scheduler)):
+        if taker is not None:
+            _check_complete(taker, its_own)
+            check_values(taker, _name(taker), its_own)
+    is_ready = isinstance(optimizer, Optimizer)
+    built = optimizer if is_ready else _make(make_optimizer, _trainable(parameters), for_optimizer)
     _check_kind(built, Optimizer, "optimizer", optimizer)
     if make_scheduler is None:
         return built, None
-    planned = scheduler if isinstance(scheduler, LRScheduler) else make_scheduler(built, **for_scheduler)
+    planned = scheduler if isinstance(scheduler, LRScheduler) else _make(make_scheduler, built, for_scheduler)
     _check_kind(planned, LRScheduler, "scheduler", scheduler)
     if planned.optimizer is not built:
         raise ValueError(f"the {type(planned).__name__} belongs to another optimizer; give that one as optimizer= too")
     return built, planned
 
 
+_CHAINED, _SEQUENTIAL = (
+    "ChainedScheduler([ConstantLR(optimizer), ExponentialLR(optimizer, 0.9)])",
+    "SequentialLR(optimizer, [ConstantLR(optimizer), ExponentialLR(optimizer, 0.9)], milestones=[5])",
+)
+# What torch makes of several schedulers.
+_OF_OTHERS: Mapping[Any, str] = {
+    "ChainedScheduler": _CHAINED,
+    "SequentialLR": _SEQUENTIAL,
+    lr_scheduler.ChainedScheduler: _CHAINED,
+    lr_scheduler.SequentialLR: _SEQUENTIAL,
+}
+
+
 def _resolve(given: Any, module: ModuleType, base: type, kind: str) -> Callable[..., Any]:
     """What makes the optimizer or scheduler; for one that is ready, a function without arguments of its own."""
     if isinstance(given, base):
         return lambda _: given
+    if isinstance(given, (str, type)) and given in _OF_OTHERS:
+        name = given if isinstance(given, str) else given.__name__
+        raise ValueError(
+            f"{name} is made of schedulers, each of which needs the optimizer, so it cannot be given by its name or "
+            f"class; give a function: scheduler=lambda optimizer: {_OF_OTHERS[given]}"
+        )
     if isinstance(given, str):
         known = {
             name: class_
@@ -123,13 +145,26 @@ def _check_known(
 
 
 def _check_complete(taker: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+    kinds = kinds_of(taker)
     missing = [
-        repr(name)
+        f"{name!r} ({describe_kind(kinds[name])})" if name in kinds else repr(name)
         for name, item in _accepted(taker).items()
         if _is_named(_accepted(taker), name) and item.default is item.empty and name not in arguments
     ]
     if missing:
         raise TypeError(f"{_name(taker)} needs {', '.join(missing)}; give it as a keyword argument")
+
+
+def _make(taker: Callable[..., Any], first: Any, arguments: Mapping[str, Any]) -> Any:
+    """Call a class or function of torch or of the user; what torch refuses is said together with what it was given."""
+    try:
+        return taker(first, **arguments)
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        if not kinds_of(taker):
+            raise
+        given = ", ".join(f"{name}={value!r:.40}" for name, value in arguments.items())
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{_name(taker)}({given}) is not possible: {error}") from error
 
 
 def _check_kind(built: Any, base: type, kind: str, given: Any) -> None:

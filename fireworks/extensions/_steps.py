@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -16,7 +16,7 @@ from fireworks.core.model import Model
 from fireworks.core.state import stages
 from fireworks.extensions._blame import blamed_rows
 from fireworks.extensions._devices import average_gradients, place_among_processes
-from fireworks.extensions._losses import not_finite
+from fireworks.extensions._losses import not_finite, not_finite_in_evaluation
 from fireworks.utils.exceptions import did_you_mean
 
 __all__ = ["Loss", "Step", "TrainingStep", "default_evaluation_closure", "default_training_closure", "evaluation_mode"]
@@ -68,12 +68,22 @@ def default_evaluation_closure(model: Module, loss: Loss | None = None, precisio
 
     Returns:
         A function of engine and batch, which returns `{'output': the model's output, 'loss': tensor}`.
+
+    Raises:
+        FloatingPointError: (The function.) The loss is not finite.
+        TypeError: (The function.) The loss is not a tensor of one value.
     """
 
     def step(engine: Engine, batch: Any) -> dict[str, Any]:
         with torch.no_grad(), _autocast(_device_type(model.parameters()), precision):
             output = model(batch)
-            return {"output": output} if loss is None else {"output": output, "loss": loss(output)}
+            if loss is None:
+                return {"output": output}
+            value = loss(output)
+        _check_is_one_value(value)
+        if value.is_cpu and not math.isfinite(value.item()):
+            raise not_finite_in_evaluation(value.item(), engine.state.iteration, blamed_rows(batch, output, loss))
+        return {"output": output, "loss": value}
 
     return step
 
@@ -187,7 +197,7 @@ class TrainingStep:
     def _clip(self) -> None:
         if self.clip_norm is None:
             return
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters(), self.clip_norm)
+        norm = _clip_gradients(self._parameters(), self.clip_norm)
         if self.scaler is None and norm.is_cpu and not math.isfinite(norm.item()):
             raise FloatingPointError(
                 f"the gradients have the norm {norm.item()}, so they cannot be clipped to {self.clip_norm}, although "
@@ -196,9 +206,7 @@ class TrainingStep:
 
     def _check(self, value: Any, output: Any, engine: Engine, batch: Any) -> None:
         """Before anything is changed: is this a loss that can be trained on?"""
-        if not isinstance(value, torch.Tensor) or value.numel() != 1:
-            got = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
-            raise TypeError(f"loss gives a tensor of one value, got {got}; take the mean or the sum")
+        _check_is_one_value(value)
         if not value.requires_grad:
             raise ValueError(
                 "the loss depends on no parameter that is to be trained; are all frozen, or was it detached?"
@@ -217,12 +225,12 @@ class TrainingStep:
 
     def get_state(self) -> dict[str, Any]:
         """The scale of gradients, and those that wait for a step."""
-        waiting = [None if item.grad is None else item.grad.clone() for item in self._parameters()]
+        waiting = [_packed(item.grad) for item in self._parameters()] if self.waiting else []
         return {
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "waiting": self.waiting,
             "stepped": self.stepped,
-            "gradients": waiting if self.waiting else [],
+            "gradients": waiting,
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -232,7 +240,7 @@ class TrainingStep:
         self.waiting, self.stepped = state["waiting"], state["stepped"]
         if self.waiting:
             for parameter, gradient in zip(self._parameters(), state["gradients"], strict=True):
-                parameter.grad = None if gradient is None else gradient.to(parameter.device)
+                parameter.grad = _unpacked(gradient, parameter.device)
 
 
 def _check_options(optimizer: Optimizer, clip_norm: Any, accumulate: Any, precision: Any) -> None:
@@ -249,6 +257,46 @@ def _check_options(optimizer: Optimizer, clip_norm: Any, accumulate: Any, precis
             "LBFGS computes the loss several times in a step, so it goes neither with accumulate nor with float16, "
             "nor in several processes"
         )
+
+
+def _check_is_one_value(value: Any) -> None:
+    if not isinstance(value, torch.Tensor) or value.numel() != 1:
+        got = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+        raise TypeError(f"loss gives a tensor of one value, got {got}; take the mean or the sum")
+
+
+def _clip_gradients(parameters: Iterable[Parameter], most: float) -> torch.Tensor:
+    """Scale the gradients so that their norm is `most`, if it is larger; gives the norm that they had."""
+    parameters = list(parameters)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not any(gradient.is_sparse for gradient in gradients):
+        return torch.nn.utils.clip_grad_norm_(parameters, most)
+    # torch's own function knows no sparse ones; their norm is that of the values, each row once.
+    for parameter in parameters:
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    gradients = [gradient._values() if gradient.is_sparse else gradient for gradient in gradients]
+    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(item) for item in gradients]))
+    share = torch.clamp(most / (norm + 1e-6), max=1.0)
+    for item in gradients:
+        item.mul_(share)
+    return norm
+
+
+def _packed(gradient: torch.Tensor | None) -> Any:
+    """A gradient as a value that a state can hold."""
+    if gradient is None or not gradient.is_sparse:
+        return None if gradient is None else gradient.clone()
+    gradient = gradient.coalesce()
+    return {"indices": gradient.indices(), "values": gradient.values(), "shape": list(gradient.shape)}
+
+
+def _unpacked(state: Any, device: torch.device) -> torch.Tensor | None:
+    if not isinstance(state, Mapping):
+        return None if state is None else state.to(device)
+    gradient = torch.sparse_coo_tensor(state["indices"], state["values"], state["shape"], check_invariants=True)
+    return gradient.to(device).coalesce()
 
 
 def _autocast(device_type: str, precision: str | None) -> AbstractContextManager[Any]:

@@ -24,7 +24,7 @@ from fireworks.core.cursor import is_once_only, length_of
 from fireworks.core.message import Message
 from fireworks.extensions._checkpoints import CheckpointFiles, Checkpointing
 from fireworks.extensions._devices import mean_of_all, place_among_processes, share_parameters
-from fireworks.extensions._losses import LossRecord
+from fireworks.extensions._losses import LossRecord, not_finite_in_evaluation
 from fireworks.extensions._metrics import HistoryLines, MetricRecord
 from fireworks.extensions._optimizers import build_optimizer
 from fireworks.extensions._progress import progress_bar, somebody_watches
@@ -97,8 +97,8 @@ class IgniteJunction(ResumableJunction):
 
     Raises:
         ParameterizationError: `model` or `dataset` is missing.
-        TypeError: Arguments are unknown to optimizer and scheduler, or missing; names all of them.
-        ValueError: No optimizer or scheduler of that name; no parameters to train.
+        TypeError: Arguments are unknown to optimizer and scheduler, missing or of a wrong kind; names all of them.
+        ValueError: No optimizer or scheduler of that name; arguments out of range; no parameters to train.
 
     Example:
         >>> from fireworks.core.model import Model
@@ -431,6 +431,7 @@ class IgniteJunction(ResumableJunction):
             'loss': the mean over all rows, when there is a loss; and every metric that is attached to `evaluator`.
 
         Raises:
+            FloatingPointError: The loss is not finite; says in which batch and rows of it.
             ValueError: There is no data set, or it yields nothing.
 
         Example:
@@ -456,13 +457,17 @@ class IgniteJunction(ResumableJunction):
     def _evaluation_step(self, engine: Engine, batch: Any) -> Any:
         result = self._evaluate(engine, batch)
         if "loss" in result:
-            self._evaluated.append((result["loss"], length_of(result["output"]) or 1))
+            self._evaluated.append((result["loss"].reshape(()), length_of(result["output"]) or 1))
         return result
 
     def _mean_loss(self) -> dict[str, float]:
         if not self._evaluated:
             return {}
         losses, rows = zip(*self._evaluated, strict=True)
+        finite = torch.stack([torch.isfinite(loss) for loss in losses]).tolist()
+        if not all(finite):  # on a GPU nobody looked at each
+            first = finite.index(False)
+            raise not_finite_in_evaluation(losses[first].item(), first + 1)
         weights = torch.tensor(rows, dtype=torch.float64)
         return {"loss": float(torch.stack(losses).cpu().double() @ weights / weights.sum())}
 

@@ -350,7 +350,7 @@ def test_all_unknown_arguments_are_named_with_proposals_and_what_there_is():
 
 
 def test_an_argument_that_a_scheduler_needs_is_asked_for_before_training():
-    with pytest.raises(TypeError, match="StepLR needs 'step_size'; give it as a keyword argument"):
+    with pytest.raises(TypeError, match=r"StepLR needs 'step_size' \(a whole number\); give it as a keyword argument"):
         make_trainer(scheduler="StepLR")
 
 

@@ -1,13 +1,17 @@
 """What an IgniteJunction does with gradients, precision and metrics, and whom it blames for a bad loss."""
 
+import functools
+
+import numpy as np
 import pytest
 import torch
 from ignite.engine import Events
 from ignite.metrics import Average, ConfusionMatrix
+from torch.optim.lr_scheduler import ChainedScheduler, ConstantLR, ExponentialLR, SequentialLR, StepLR
 
 from fireworks.core.message import Message
 from fireworks.core.model import Model
-from fireworks.extensions.training import EarlyStopping, IgniteJunction, default_training_closure
+from fireworks.extensions.training import Checkpointing, EarlyStopping, IgniteJunction, default_training_closure
 
 
 class Line(Model):
@@ -286,3 +290,158 @@ def test_a_pair_of_tensors_has_the_rows_of_the_tensors():
 
     with pytest.raises(FloatingPointError, match=r"\(a list of 4 rows\), because of row 1 of the batch"):
         trainer.train()
+
+
+# Sparse gradients
+
+
+def make_embedded(**arguments):
+    torch.manual_seed(0)
+    words = torch.nn.Embedding(6, 2, sparse=arguments.pop("sparse", True))
+    model = torch.nn.Sequential(words, torch.nn.Flatten(0))
+    batches = [torch.tensor([0, 1, 1]), torch.tensor([5, 0, 0]), torch.tensor([2, 3, 1])]
+    optimizer = arguments.pop("optimizer", "SGD")
+    return IgniteJunction(
+        {"model": model, "dataset": batches}, loss=lambda out: out.square().sum(), optimizer=optimizer, **arguments
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"accumulate": 2}, {"precision": "float16"}])
+@pytest.mark.parametrize("clip_norm", [0.05, 1e6])
+def test_sparse_gradients_are_clipped_as_dense_ones(clip_norm, options):
+    sparse = make_embedded(lr=0.1, clip_norm=clip_norm, **options)
+    dense = make_embedded(lr=0.1, clip_norm=clip_norm, sparse=False, **options)
+    sparse.train(max_epochs=4)
+    dense.train(max_epochs=4)
+
+    torch.testing.assert_close(sparse.model[0].weight, dense.model[0].weight)
+    assert sparse.history["loss"].iloc[-1] < sparse.history["loss"].iloc[0]
+
+
+def test_sparse_gradients_that_wait_for_a_step_are_in_the_checkpoint(tmp_path):
+    def make(folder):
+        checkpoint = Checkpointing(folder, every_iterations=1, keep=100)
+        return make_embedded(optimizer="SparseAdam", lr=0.1, clip_norm=1.0, accumulate=3, checkpoint=checkpoint)
+
+    whole = make(tmp_path / "whole")
+    whole.train(max_epochs=2)
+    for number, file in enumerate(sorted((tmp_path / "whole").iterdir())):
+        again = make(tmp_path / str(number))
+        again.train(max_epochs=2, resume=file)
+        assert again.history == whole.history
+        assert torch.equal(again.model[0].weight, whole.model[0].weight)
+
+
+# Losses of an evaluation that are not finite
+
+
+def test_the_rows_of_an_evaluation_whose_loss_is_not_finite_are_named():
+    trainer = make_trainer(eval_set=[make_points(8), poisoned([2])])
+
+    with pytest.raises(
+        FloatingPointError,
+        match=r"the loss is nan in batch 2 of an evaluation \(a Message of 8 rows\), because of row 2 of the batch",
+    ):
+        trainer.evaluate()
+    assert len(trainer.metric_history) == 0 and trainer.model.training
+
+
+def test_a_loss_of_an_evaluation_that_is_no_single_value_is_refused():
+    trainer = make_trainer(eval_set=[make_points(8)], loss=lambda message: message["guess"])
+
+    with pytest.raises(
+        TypeError, match=r"loss gives a tensor of one value, got shape \(8,\); take the mean or the sum"
+    ):
+        trainer.evaluate()
+
+
+# Values of arguments
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        ({"lr": "0.1"}, "SGD: expected a number as lr, got '0.1'"),
+        ({"lr": None}, "SGD: expected a number as lr, got None"),
+        ({"lr": True}, "SGD: expected a number as lr, got True"),
+        (
+            {"lr": "y", "momentum": "x", "nesterov": 1},
+            r"SGD: .*got 'y'; expected a number as momentum, got 'x'; expected True or False as nesterov, got 1",
+        ),
+        ({"optimizer": "Adam", "betas": 0.9}, r"Adam: expected \(a number, a number\) as betas, got 0\.9"),
+        ({"optimizer": "Adam", "betas": (0.9,)}, r"Adam: expected \(a number, a number\) as betas, got \(0\.9,\)"),
+        (
+            {"optimizer": "LBFGS", "line_search_fn": "wolfe"},
+            "'strong_wolfe' or None as line_search_fn, got 'wolfe'",
+        ),
+        ({"scheduler": "StepLR", "step_size": 2.5}, r"StepLR: expected a whole number as step_size, got 2\.5"),
+        (
+            {"scheduler": functools.partial(StepLR, step_size="2")},
+            "StepLR: expected a whole number as step_size, got '2'",
+        ),
+        ({"scheduler": StepLR, "step_size": "2"}, "StepLR: expected a whole number as step_size, got '2'"),
+        (
+            {"scheduler": "MultiStepLR", "milestones": 3},
+            "expected a list, each of it a whole number as milestones, got 3",
+        ),
+        ({"scheduler": "MultiStepLR", "milestones": ["a"]}, r"each of it a whole number as milestones, got \['a'\]"),
+        (
+            {"scheduler": "LambdaLR", "lr_lambda": 3},
+            "expected a function or a list, each of it a function as lr_lambda, got",
+        ),
+        (
+            {"scheduler": "LambdaLR"},
+            r"LambdaLR needs 'lr_lambda' \(a function or a list, each of it a function\); give it",
+        ),
+        ({"scheduler": "ReduceLROnPlateau", "mode": "mni"}, "'min' or 'max' as mode, got 'mni'; did you mean 'min'"),
+    ],
+)
+def test_arguments_of_a_wrong_kind_are_refused_before_training(arguments, text):
+    with pytest.raises(TypeError, match=text):
+        make_trainer(**arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        ({"lr": float("nan")}, "SGD: expected a number that is finite as lr, got nan"),
+        ({"lr": -1}, "SGD: expected a number from 0 up as lr, got -1"),
+        ({"optimizer": "Adam", "betas": (2.0, 0.9)}, r"Adam\(.*betas=\(2\.0, 0\.9\)\) is not possible: Invalid beta"),
+        ({"nesterov": True}, r"SGD\(lr=0\.1, nesterov=True\) is not possible: Nesterov momentum requires a momentum"),
+        ({"scheduler": "StepLR", "step_size": 0}, "StepLR: expected a whole number from 1 up as step_size, got 0"),
+        (
+            {"scheduler": "OneCycleLR", "max_lr": 1.0},
+            r"OneCycleLR\(max_lr=1\.0\) is not possible: You must define either",
+        ),
+        (
+            {"scheduler": "ChainedScheduler"},
+            r"cannot be given by its name or class; give a function: scheduler=lambda opt",
+        ),
+        ({"scheduler": SequentialLR}, r"SequentialLR is made of schedulers, each of which needs the optimizer, so it"),
+    ],
+)
+def test_arguments_that_are_out_of_range_are_refused_before_training(arguments, text):
+    with pytest.raises(ValueError, match=text):
+        make_trainer(**arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"lr": np.float32(0.1)},
+        {"lr": torch.tensor(0.1)},
+        {"optimizer": "Adam", "betas": [0.9, 0.99]},
+        {"scheduler": "MultiStepLR", "milestones": range(2, 5)},
+        {"scheduler": "LambdaLR", "lr_lambda": lambda epoch: 0.5**epoch},
+        {"scheduler": lambda optimizer: ChainedScheduler([ConstantLR(optimizer), ExponentialLR(optimizer, 0.9)])},
+        {"scheduler": lambda optimizer: SequentialLR(optimizer, [ConstantLR(optimizer)], milestones=[])},
+    ],
+)
+def test_arguments_that_torch_takes_are_taken(arguments):
+    assert make_trainer(**arguments).train(max_epochs=2).epoch == 2
+
+
+@pytest.mark.parametrize("given", [[1], {}])
+def test_what_is_no_optimizer_is_refused(given):
+    with pytest.raises(TypeError, match=r"expected a name or a class of torch\.optim as optimizer, got"):
+        make_trainer(optimizer=given)
