@@ -1,0 +1,107 @@
+"""Write transactions on one connection that stays open, such as a worker needs that commits thousands of times."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+
+__all__ = ["Transactions"]
+
+_ABANDONED: list[
+    sa.Connection
+] = []  # connections of the process that this one was forked from: closing would end theirs
+
+
+class Transactions:
+    """Opens a connection of its own at first use and runs write transactions on it, one at a time.
+
+    SQLite: the connection leaves the pool, because it gets WAL, synchronous NORMAL and a long time-out, which others
+    need not have. A file on which WAL is impossible keeps its journal. The rest of the database's users see committed
+    data as ever. In a forked process a new connection is opened.
+
+    Args:
+        engine: The database.
+        busy_seconds: How long SQLite waits for a lock.
+    """
+
+    def __init__(self, engine: sa.Engine, busy_seconds: float = 60.0) -> None:
+        self.engine, self.busy_seconds = engine, busy_seconds
+        self._lock = threading.RLock()
+        self._connection: sa.Connection | None = None
+        self._pid = os.getpid()
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the database is SQLite's in memory."""
+        url = self.engine.url
+        if url.get_backend_name() != "sqlite":
+            return False
+        return url.database in (None, "", ":memory:") or url.query.get("mode") == "memory"
+
+    @contextmanager
+    def begin(self) -> Iterator[sa.Connection]:
+        """A transaction: committed at the end of the block, rolled back on an exception."""
+        with self._lock:
+            connection = self._opened()
+            try:
+                if self.engine.dialect.name == "sqlite":
+                    yield from self._immediate(connection)
+                else:
+                    with connection.begin():
+                        yield connection
+            except BaseException:
+                if connection.invalidated or connection.closed:
+                    self.close()
+                raise
+
+    def _immediate(self, connection: sa.Connection) -> Iterator[sa.Connection]:
+        driver: Any = connection.connection.dbapi_connection
+        driver.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+            driver.execute("COMMIT")
+        except BaseException:
+            if driver.in_transaction:
+                driver.execute("ROLLBACK")
+            raise
+        finally:
+            if connection.in_transaction():  # SQLAlchemy's own notion of one, which ends nothing here
+                connection.rollback()
+
+    def _opened(self) -> sa.Connection:
+        if self._pid != os.getpid():
+            self._forget()
+        if self._connection is None:
+            self._connection = self._open()
+        return self._connection
+
+    def _forget(self) -> None:
+        if self._connection is not None:
+            _ABANDONED.append(self._connection)
+        self.engine.dispose(close=False)
+        self._connection, self._pid, self._lock = None, os.getpid(), threading.RLock()
+
+    def _open(self) -> sa.Connection:
+        connection = self.engine.connect()
+        if self.engine.dialect.name != "sqlite":
+            return connection.execution_options(isolation_level="READ COMMITTED")
+        connection = connection.execution_options(isolation_level="AUTOCOMMIT")  # we say BEGIN and COMMIT ourselves
+        if not self.is_private:
+            connection.detach()
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(self.busy_seconds * 1000)}")
+            if connection.exec_driver_sql("PRAGMA journal_mode = WAL").scalar() == "wal":
+                connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
+            connection.rollback()
+        return connection
+
+    def close(self) -> None:
+        """Close the connection; the next transaction opens it again."""
+        with self._lock:
+            if self._connection is not None and self._pid == os.getpid():
+                self._connection.close()
+            self._connection = None
