@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -71,6 +72,8 @@ class Target:
     @cached_property
     def family(self) -> str:
         """How values of this column are checked and converted."""
+        if not type(self.resolved).__module__.startswith(("sqlalchemy.", "fireworks.")):
+            return "other"  # somebody's own class may convert values in its own way
         for kind, family in [*_OWN, *_GENERIC]:
             if isinstance(self.resolved, kind):
                 return family
@@ -89,7 +92,12 @@ class Target:
     @property
     def has_zones(self) -> bool:
         """Does the database itself know instants?"""
-        return self.dialect.name == "postgresql"
+        return self.dialect.name not in ("sqlite", *MYSQL)
+
+    @property
+    def has_usual_format(self) -> bool:
+        """Is time written on SQLite as SQLAlchemy does, when nobody says otherwise?"""
+        return self.dialect.name == "sqlite" and "_storage_format" not in vars(self.stored)
 
     def __str__(self) -> str:
         try:
@@ -105,3 +113,29 @@ class Target:
         return CellError(
             f"column {self.name!r} ({self}), row {row}: {shown} ({type(value).__name__}) {reason}; {remedy}"
         )
+
+
+def is_single(target: Target) -> bool:
+    """Has the column floats of 32 bits?"""
+    kind, precision = target.stored, getattr(target.stored, "precision", None)
+    if target.dialect.name == "postgresql":
+        return isinstance(kind, sa.REAL) or (precision is not None and precision <= 24)
+    if target.is_mysql:
+        is_double = isinstance(kind, (sa.Double, sa.REAL))
+        return not is_double and (precision is None or precision <= 24)
+    return False
+
+
+def target_of(column: sa.Column[Any], dialect: sa.Dialect) -> Target:
+    """A column of a table as values meet it."""
+    options = getattr(column.table, "kwargs", {})
+    charsets = [options.get(f"{name}_{option}") for name in MYSQL for option in ("charset", "default charset")]
+    return Target(column.name, column.type, dialect, next(filter(None, charsets), None))
+
+
+def refuse(bad: np.ndarray, array: np.ndarray, target: Target, reason: str, remedy: str) -> None:
+    """The error for the first row that is bad, if any is."""
+    if bad.any():
+        row = int(bad.argmax())
+        value = array[row]
+        raise target.error(row, value.item() if value.dtype.kind in "biuf" else value, reason, remedy)

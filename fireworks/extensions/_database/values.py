@@ -9,18 +9,19 @@ import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 import torch
-from sqlalchemy.dialects import sqlite
+from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.types import TypeEngine
 
 from fireworks.core.message import Message
-from fireworks.extensions._database.decoding import decoded, from_results
-from fireworks.extensions._database.encoding import Cells, encoded
-from fireworks.extensions._database.families import Target
+from fireworks.extensions._database.cells import Cells
+from fireworks.extensions._database.decoding import decoded, decoded_arrow, from_results
+from fireworks.extensions._database.encoding import bound, encoded
+from fireworks.extensions._database.families import Target, target_of
 from fireworks.extensions._database.schema import parse_columns_and_types
-from fireworks.extensions._database.types import concrete, sql_type
+from fireworks.extensions._database.types import sql_type
 from fireworks.utils.exceptions import ColumnError
 
-_GENERAL = sqlite.dialect()  # for values that go to no database yet
+_GENERAL = DefaultDialect()  # for values that go to no database yet
 
 __all__ = ["bind", "cast", "convert", "decode", "decode_arrow", "encode", "to_message"]
 
@@ -52,7 +53,7 @@ def encode(
     columns = {}
     for name in wanted:
         column = table.columns[name]
-        values = encoded(Cells.of(message, name), Target(name, column.type, dialect))
+        values = encoded(Cells.of(message, name), target_of(column, dialect))
         if required and not column.nullable and None in values:
             raise _missing(column, values.index(None), dialect)
         columns[name] = values
@@ -63,7 +64,7 @@ def _missing(column: sa.Column[Any], row: int, dialect: sa.Dialect) -> Exception
     numbered = column is getattr(column.table, "autoincrement_column", None)
     has_own = column.default is not None or column.server_default is not None or numbered
     remedy = "leave the column out, and the database fills it" if has_own else "give a value, or declare it nullable"
-    return Target(column.name, column.type, dialect).error(row, None, "is missing in a NOT NULL column", remedy)
+    return target_of(column, dialect).error(row, None, "is missing in a NOT NULL column", remedy)
 
 
 def bind(columns: Mapping[str, list[Any]], table: sa.Table, dialect: sa.Dialect) -> dict[str, list[Any]]:
@@ -72,26 +73,7 @@ def bind(columns: Mapping[str, list[Any]], table: sa.Table, dialect: sa.Dialect)
     Raises:
         CellError: A type refuses a value.
     """
-    bound = {}
-    for name, values in columns.items():
-        kind = table.columns[name].type
-        process = concrete(kind, dialect).bind_processor(dialect)
-        bound[name] = values if process is None else _processed(values, process, Target(name, kind, dialect))
-    return bound
-
-
-def _processed(values: list[Any], process: Any, target: Target) -> list[Any]:
-    try:
-        return [process(value) for value in values]
-    except Exception:
-        for row, value in enumerate(values):
-            try:
-                process(value)
-            except Exception as error:
-                raise target.error(
-                    row, value, f"is refused ({error})", "convert the column with map() first"
-                ) from error
-        raise
+    return {name: bound(values, target_of(table.columns[name], dialect)) for name, values in columns.items()}
 
 
 def decode(rows: Sequence[Sequence[Any]], types: Mapping[str, TypeEngine[Any]], dialect: sa.Dialect) -> Message:
@@ -115,29 +97,41 @@ def decode(rows: Sequence[Sequence[Any]], types: Mapping[str, TypeEngine[Any]], 
 
 
 def decode_arrow(table: Any, types: Mapping[str, TypeEngine[Any]], dialect: sa.Dialect) -> Message:
-    """The same message as of `decode`, from the Arrow table that an ADBC driver gives."""
-    columns = {name: table.column(position).to_pylist() for position, name in enumerate(types)}
-    return Message({name: decoded(columns[name], Target(name, kind, dialect)) for name, kind in types.items()})
+    """The same message as that of `decode`, from the Arrow table that an ADBC driver gives.
+
+    Args:
+        table: A `pyarrow.Table` with the columns in the order of `types`.
+        types: The names of the columns and their types.
+        dialect: Where the rows come from.
+
+    Raises:
+        CellError: A value is not of the column's type.
+    """
+    return Message(
+        {
+            name: decoded_arrow(table.column(position), Target(name, kind, dialect))
+            for position, (name, kind) in enumerate(types.items())
+        }
+    )
 
 
-def convert(value: Any, sqltype: Any) -> Any:
+def convert(value: Any, sqltype: Any, dialect: sa.Dialect | None = None) -> Any:
     """A value as SQLAlchemy takes it for a column of a type.
 
     Args:
-        value: Anything: a number of numpy, a tensor with one element, a pandas Timestamp, plain Python.
+        value: A number of numpy, a tensor with one element, a pandas Timestamp, plain Python; None when it is missing.
         sqltype: The type of the column, or a plain Python type.
+        dialect: The database whose limits hold; those of the type alone by default.
 
     Raises:
         CellError: The type cannot hold the value.
 
     Example:
-        >>> import numpy as np
         >>> convert(np.int64(3), sa.Integer()), convert(np.float32(0.5), float), convert(float("nan"), sa.Integer())
         (3, 0.5, None)
     """
-    target = Target("value", sql_type(sqltype, "value"), _GENERAL)
-    cells = Cells.of_value(value) if target.family != "tensor" else Cells(objects=[value])
-    return encoded(cells, target)[0]
+    target = Target("value", sql_type(sqltype, "value"), dialect or _GENERAL)
+    return encoded(Cells.of_value(value, target.family == "tensor"), target)[0]
 
 
 def cast(value: Any) -> Any:
@@ -146,7 +140,6 @@ def cast(value: Any) -> Any:
     Missing values (NaN of numpy, NaT, pandas' NA) become None; Python's own float NaN stays.
 
     Example:
-        >>> import numpy as np
         >>> cast(np.int64(3)), cast(torch.tensor(True)), cast(np.array([1.5, 2.0])), cast(pd.NaT)
         (3, True, [1.5, 2.0], None)
     """

@@ -1,0 +1,98 @@
+"""Points in time and days as drivers give them: text of SQLite, objects of the servers."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fireworks.core._columns import Column
+from fireworks.extensions._database.families import Target
+
+# '2020-01-31 10:20:30', with milliseconds, with microseconds: what numpy reads as we do. It takes 'now' for a date.
+_LENGTHS = {19, 23, 26}
+_MEND = "mend the row in the database, or read the column as text"
+
+
+def timestamps(values: Sequence[Any], target: Target) -> np.ndarray:
+    """Microseconds; in UTC where the column holds instants.
+
+    Raises:
+        CellError: A value is no point in time, or has a time zone where the column has none.
+    """
+    kinds = set(map(type, values)) - {type(None)}
+    if kinds <= {str} and target.dialect.name == "sqlite":
+        return _parsed(values, target)
+    if kinds <= {datetime.datetime}:
+        zoned = {value.tzinfo is not None for value in values if value is not None}
+        if zoned <= {False}:
+            return np.array(values, dtype="datetime64[us]")
+        if zoned == {True} and target.zoned:
+            return np.array(pd.to_datetime(list(values), utc=True).tz_localize(None), dtype="datetime64[us]")
+    return np.array([_one(value, row, target) for row, value in enumerate(values)], dtype="datetime64[us]")
+
+
+def instants_column(array: np.ndarray) -> Column:
+    """A column of points in UTC."""
+    instants = pd.Series(array, copy=False).dt.tz_localize("UTC").array
+    return Column(instants, instants.dtype)
+
+
+def _parsed(values: Sequence[Any], target: Target) -> np.ndarray:
+    texts = [value for value in values if value is not None]
+    joined = "".join(texts)
+    plain = set(map(len, texts)) <= _LENGTHS and joined.count("-") == 2 * len(texts)
+    if plain and target.has_usual_format and joined.isascii() and "+" not in joined and "Z" not in joined:
+        try:
+            return np.array(values, dtype="datetime64[us]")
+        except ValueError:
+            pass  # one by one, to say which
+    return np.array([_one(value, row, target) for row, value in enumerate(values)], dtype="datetime64[us]")
+
+
+def _one(value: Any, row: int, target: Target) -> datetime.datetime | None:
+    if value is None:
+        return None
+    try:
+        moment = _from_text(value, target) if isinstance(value, str) else value
+    except (ValueError, TypeError) as error:
+        raise target.error(row, value, "was read where a point in time was expected", _MEND) from error
+    if not isinstance(moment, datetime.datetime):
+        raise target.error(row, value, "was read where a point in time was expected", _MEND)
+    if moment.tzinfo is None:
+        return moment
+    if not target.zoned:
+        raise target.error(row, value, "was read with a time zone, and the column has none", _MEND)
+    return moment.astimezone(datetime.UTC).replace(tzinfo=None)
+
+
+def _from_text(text: str, target: Target) -> Any:
+    if target.has_usual_format:
+        return datetime.datetime.fromisoformat(text)
+    process = target.stored.result_processor(target.dialect, None)
+    return text if process is None else process(text)
+
+
+def days(values: Sequence[Any], target: Target) -> Sequence[Any]:
+    """Days as `datetime.date`.
+
+    Raises:
+        CellError: A value is no day.
+    """
+    kinds = set(map(type, values)) - {type(None)}
+    if kinds <= {datetime.date}:
+        return values
+    process = target.stored.result_processor(target.dialect, None)
+    found = []
+    for row, value in enumerate(values):
+        try:
+            is_text = isinstance(value, str) and process is not None
+            found.append(process(value) if is_text and process is not None else value)
+        except (ValueError, TypeError) as error:
+            raise target.error(row, value, "was read where a day was expected", _MEND) from error
+        if value is not None and type(found[-1]) is not datetime.date:
+            raise target.error(row, value, "was read where a day was expected", _MEND)
+    return found
