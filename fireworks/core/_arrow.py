@@ -219,7 +219,7 @@ def _kind_of(arrow_type: Any, noted: str) -> str:
 def columns_of_table(table: Any, names: Sequence[str], kinds: Sequence[str]) -> tuple[dict[str, Array], dict[str, Any]]:
     """The frame columns of an Arrow table whose columns are named by these names, in order."""
     typed = [position for position, kind in enumerate(kinds) if kind == "pandas"]
-    series = _pandas_columns(_with_sound_metadata(table.select(typed)), [names[position] for position in typed])
+    series = _pandas_columns(_without_index(table.select(typed)), [names[position] for position in typed])
     arrays: dict[str, Array] = {}
     dtypes: dict[str, Any] = {}
     for position, (name, kind) in enumerate(zip(names, kinds, strict=True)):
@@ -261,20 +261,12 @@ def _pandas_columns(table: Any, names: Sequence[str]) -> Iterator[pd.Series]:
     return (frame.iloc[:, position] for position in range(len(names)))
 
 
-def _with_sound_metadata(table: Any) -> Any:
-    """The table, with what pandas wrote down about columns only where it is still true, and without an index
-    or names that are no text.
-
-    Whoever renames or casts columns keeps the schema's metadata, and pandas would convert values by it.
-    """
-    from pyarrow.pandas_compat import get_logical_type
-
+def _without_index(table: Any) -> Any:
+    """The table, with what pandas wrote down about its columns, but none of them as an index, and all names as text."""
     metadata = table.schema.pandas_metadata
     if not metadata:
         return table
-    types = {field.name: get_logical_type(field.type) for field in table.schema}
-    noted = [entry for entry in metadata["columns"] if types.get(entry["field_name"]) == entry["pandas_type"]]
-    metadata |= {"columns": noted, "index_columns": [], "column_indexes": []}
+    metadata |= {"index_columns": [], "column_indexes": []}
     return table.replace_schema_metadata({**table.schema.metadata, b"pandas": json.dumps(metadata).encode()})
 
 

@@ -177,6 +177,16 @@ def test_names_with_a_zero_byte_are_not_cut_off():
     assert Message(Message({"o": [{"k\0": 1}]}).to_arrow())["o"].tolist() == [{"k\0": 1}]
 
 
+def test_any_name_goes_to_polars():
+    categories = pd.Categorical(["x", "y"], categories=["y", "x"], ordered=True)
+    message = Message({"": categories, "column_0": [1, 2], "^.*$": categories, "*": ["a", "b"]})
+    frame = message.to_polars()
+
+    assert frame.columns == message.columns
+    assert frame.dtypes == [pl.Enum(["y", "x"]), pl.Int64, pl.Enum(["y", "x"]), pl.String]
+    assert_same(Message(frame), message)
+
+
 def test_messages_are_written_as_objects_of_other_libraries():
     message = Message({"a": [1, 2], "t": torch.ones(2, 2)})
 
@@ -226,6 +236,15 @@ def test_numbers_of_frame_columns_are_shared_both_ways():
         assert message[name].to_numpy().ctypes.data == place
         assert message.to_arrow()[name].chunk(0).buffers()[1].address == place
         assert back[name].to_numpy(allow_copy=False).ctypes.data == place
+
+
+def test_numbers_that_are_not_aligned_are_copied():
+    buffer = pa.py_buffer(b"\0" + np.arange(6, dtype=np.int64).tobytes()).slice(1)
+    numbers = pa.Array.from_buffers(pa.int64(), 6, [None, buffer])
+    message = Message.from_arrow(pa.table({"t": pa.FixedSizeListArray.from_arrays(numbers, 2)}), copy=False)
+
+    assert buffer.address % 8
+    assert message["t"].tolist() == [[0, 1], [2, 3], [4, 5]] and message["t"].data_ptr() % 8 == 0
 
 
 def test_text_in_several_pieces_makes_no_copy_of_the_other_columns():
@@ -303,12 +322,13 @@ def test_a_mapped_file_is_read_in_batches_without_loading_it(tmp_path):
         torch.zeros(1, 2).expand(3, 2),
         torch.arange(12).reshape(3, 2, 2).transpose(1, 2),
         torch.tensor([1j, 2, 3]).conj().imag,
+        torch._neg_view(torch.ones(3)),
         torch.nn.Parameter(torch.ones(3, 2)),
         torch.ones(3, requires_grad=True) * 2,
         torch.tensor([[True, False]] * 3),
         torch.ones(3, 2).half(),
     ],
-    ids=["transposed", "strided", "expanded", "swapped", "negative", "parameter", "graph", "bool", "half"],
+    ids=["transposed", "strided", "expanded", "swapped", "imaginary", "negative", "parameter", "graph", "bool", "half"],
 )
 def test_tensors_that_lie_otherwise_in_memory_keep_their_values(tensor):
     message = Message({"t": tensor})
