@@ -39,6 +39,9 @@ class VisdomServer:
             self._process.stdout.close()
             self._process = None
 
+    def signal(self, number):
+        self._process.send_signal(number)
+
     def read_points(self, environment, window):
         """x and y of the line that a window shows."""
         from visdom import Visdom

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 import warnings
 from pathlib import Path
-from typing import Any
 
 from fireworks.utils._visdom import Lines
 
@@ -27,7 +28,8 @@ class EventFiles:
 
     def __init__(self, lines: Lines, folder: Path) -> None:
         self._lines, self._folder = lines, folder
-        self._writer: Any = None
+        # Of this process, once something was written.
+        self._file: Path | None = None
         self._sent: dict[str, int] = {}
         self._next_attempt = 0.0
         self._has_warned = False
@@ -44,26 +46,50 @@ class EventFiles:
             self._warn("tensorboard is not installed; install fireworks-ml[tensorboard]")
         except OSError as error:
             # What of it arrived is unknown, so the next file has everything.
-            self._writer, self._sent = None, {}
+            self._file, self._sent = None, {}
             self._next_attempt = time.monotonic() + _SECONDS_BETWEEN_ATTEMPTS
             self._warn(f"{self._folder} cannot be written ({error}); training goes on")
 
     def _write(self) -> None:
-        if self._writer is None:
-            self._writer = self._open()
-        for name in self._lines.names():
-            start = self._sent.get(name, 0)
-            steps, values = self._lines.points(name, start)
-            for step, value in zip(steps, values, strict=True):
-                self._writer.add_scalar(name, value, step)
-            self._sent[name] = start + len(steps)
-        self._writer.flush()
+        # The writer of torch has a thread, which prints a traceback when somebody removes the folder.
+        from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped, unused-ignore]
+        from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped, unused-ignore]
+        from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped, unused-ignore]
 
-    def _open(self) -> Any:
-        from torch.utils.tensorboard import SummaryWriter  # an optional library, and a slow import
+        if self._file is None:
+            self._file = self._begin()
+        lengths = {}
+        with self._file.open("r+b") as file:  # fails where somebody removed it
+            file.seek(0, os.SEEK_END)
+            writer = RecordWriter(file)
+            for name in self._lines.names():
+                start = self._sent.get(name, 0)
+                steps, values = self._lines.points(name, start)
+                lengths[name] = start + len(steps)
+                for step, value in zip(steps, values, strict=True):
+                    summary = Summary(value=[Summary.Value(tag=name, simple_value=value)])
+                    writer.write(Event(wall_time=time.time(), step=step, summary=summary).SerializeToString())
+        if not self._file.is_file():
+            raise FileNotFoundError(f"somebody removed {self._file.name}")
+        self._sent = lengths
 
-        has_files = self._folder.is_dir() and any(self._folder.glob("events.out.tfevents.*"))
-        return SummaryWriter(str(self._folder), purge_step=0 if has_files else None)
+    def _begin(self) -> Path:
+        """A new file, which tells TensorBoard to forget the points of the files before."""
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped, unused-ignore]
+        from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped, unused-ignore]
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        is_first = not any(self._folder.glob("events.out.tfevents.*"))
+        # Files are read in the order of their names.
+        name = f"events.out.tfevents.{time.time_ns() // 1000:016d}.{socket.gethostname()}.{os.getpid()}"
+        path, now = self._folder / name, time.time()
+        with path.open("xb") as file:
+            writer = RecordWriter(file)
+            writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
+            if not is_first:
+                forget = SessionLog(status=SessionLog.START)
+                writer.write(Event(wall_time=now, step=0, session_log=forget).SerializeToString())
+        return path
 
     def _warn(self, reason: str) -> None:
         if not self._has_warned:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+import logging
 import time
 import warnings
-from collections.abc import Mapping
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from typing import Any, Protocol
 
 __all__ = ["LinePlots", "Lines"]
 
 _POINTS_PER_REQUEST = 5000
 _SECONDS_BETWEEN_ATTEMPTS = 10.0
+_SECONDS_TO_ANSWER = 5.0
+# A server that never answers may take this part of the time of a training.
+_PATIENCE = 50
 
 
 class Lines(Protocol):
@@ -28,8 +32,8 @@ class Lines(Protocol):
 class LinePlots:
     """Mirrors lines in windows of a visdom environment.
 
-    A server that does not answer is one warning. It is tried again every few seconds; one that was restarted has lost
-    its windows, and gets all points anew.
+    A server that does not answer, or not within some seconds, is one warning. It is tried again now and then, the more
+    seldom the longer it kept us waiting; one that was restarted has lost its windows, and gets all points anew.
 
     Args:
         lines: What to mirror.
@@ -54,31 +58,33 @@ class LinePlots:
             self._connect()
         if self._client is None:
             return
+        began = time.monotonic()
         try:
-            with redirect_stdout(io.StringIO()):  # the client prints when a connection fails, and raises besides
+            with _quiet_client():
                 for name in self._lines.names():
                     self._send_line(name)
         except OSError as error:
-            self._lose(f"the visdom server does not answer any more ({error}); training goes on", stacklevel=4)
+            self._lose(f"the visdom server does not answer any more ({error}); training goes on", began, stacklevel=4)
 
     def _connect(self, stacklevel: int = 6) -> None:
+        began = time.monotonic()
         try:
-            from visdom import Visdom  # type: ignore[import-not-found, unused-ignore]
+            make_client = _client_class()
         except ImportError:
             self._is_missing = True
-            self._lose("visdom is not installed; install fireworks-ml[visdom]", stacklevel)
+            self._lose("visdom is not installed; install fireworks-ml[visdom]", began, stacklevel)
             return
         arguments = {"env": self._environment, "raise_exceptions": True, "use_incoming_socket": False}
         try:
-            with warnings.catch_warnings():  # it logs by a method that Python has replaced
-                warnings.simplefilter("ignore", DeprecationWarning)
-                self._client = Visdom(**{**arguments, **self._connection})
+            with _quiet_client():
+                self._client = make_client(**{**arguments, **self._connection})
         except OSError as error:
-            self._lose(f"no visdom server answered ({error}); start one with `visdom`", stacklevel)
+            self._lose(f"no visdom server answered ({error}); start one with `visdom`", began, stacklevel)
 
-    def _lose(self, reason: str, stacklevel: int) -> None:
+    def _lose(self, reason: str, began: float, stacklevel: int) -> None:
         self._client = None
-        self._next_attempt = time.monotonic() + _SECONDS_BETWEEN_ATTEMPTS
+        now = time.monotonic()
+        self._next_attempt = now + max(_SECONDS_BETWEEN_ATTEMPTS, _PATIENCE * (now - began))
         if not self._has_warned:
             self._has_warned = True
             warnings.warn(f"no plots on visdom: {reason}", stacklevel=stacklevel)
@@ -108,3 +114,46 @@ class LinePlots:
         if exists is None:
             raise ConnectionError("no connection")
         return bool(exists)
+
+
+def _client_class() -> Any:
+    """visdom's client, except that it waits for an answer only so long, and takes no error page for one."""
+    import requests
+    import visdom  # type: ignore[import-not-found, unused-ignore]
+
+    base: Any = visdom.Visdom
+
+    class Session(requests.Session):
+        def request(self, *args: Any, **kwargs: Any) -> Any:
+            response = super().request(*args, **{"timeout": _SECONDS_TO_ANSWER, **kwargs})
+            response.raise_for_status()
+            return response
+
+    class Client(base):  # type: ignore[misc]
+        _session: Any = None
+
+        @property
+        def session(self) -> Any:
+            if self._session is None:
+                session = Session()
+                session.proxies.update(self.proxies or {})
+                if self.username:
+                    login = {"username": self.username, "password": self.password}
+                    session.post(f"{self.server}:{self.port}{self.base_url}", json=login)
+                self._session = session
+            return self._session
+
+    return Client
+
+
+@contextmanager
+def _quiet_client() -> Iterator[None]:
+    """The client prints and logs what it does and what fails, and raises besides."""
+    logger = logging.getLogger("visdom")
+    was_disabled, logger.disabled = logger.disabled, True
+    try:
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # it logs by a method that Python has replaced
+            yield
+    finally:
+        logger.disabled = was_disabled

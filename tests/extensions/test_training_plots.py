@@ -1,6 +1,7 @@
 """What an IgniteJunction shows on a visdom server and in TensorBoard: all that it recorded, or a warning."""
 
 import os
+import shutil
 import sys
 
 import pytest
@@ -126,7 +127,7 @@ def test_a_folder_that_cannot_be_made_is_one_warning(tmp_path):
 
 
 def test_a_tensorboard_that_is_not_installed_is_one_warning(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # what Python does when there is none
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)  # what Python does when there is none
     trainer = make_trainer(tensorboard=tmp_path)
 
     with pytest.warns(UserWarning, match=r"not installed; install fireworks-ml\[tensorboard\]") as warned:
@@ -144,6 +145,41 @@ def test_a_folder_that_comes_later_gets_all_points(tmp_path):
         trainer.train(max_epochs=2)
 
     check_events(tmp_path / "events", trainer)
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_folder_that_is_removed_meanwhile_is_one_warning_and_nothing_else(tmp_path, capfd, monkeypatch, comes_back):
+    trainer = make_trainer(tensorboard=tmp_path / "events")
+    trainer.on(Events.ITERATION_COMPLETED(once=70))(lambda: shutil.rmtree(tmp_path / "events"))
+    if not comes_back:  # the folder of the folder is a file then
+        trainer.on(Events.ITERATION_COMPLETED(once=71))(lambda: (tmp_path / "events").write_text("in the way"))
+
+    with pytest.warns(UserWarning, match=r"no event files for TensorBoard: .* training goes on") as warned:
+        trainer.train(max_epochs=4)
+
+    assert len(warned) == 1 and len(trainer.history) == 120
+    assert capfd.readouterr() == ("", "")
+    if comes_back:
+        check_events(tmp_path / "events", trainer)
+
+
+def test_a_file_that_is_removed_meanwhile_is_written_anew(tmp_path):
+    trainer = make_trainer(tensorboard=tmp_path)
+    trainer.on(Events.EPOCH_COMPLETED(once=3))(lambda: [path.unlink() for path in tmp_path.iterdir()])
+
+    with pytest.warns(UserWarning, match="cannot be written"):
+        trainer.train(max_epochs=4)
+
+    check_events(tmp_path, trainer)
+
+
+def test_a_visdom_that_is_not_there_is_one_warning_and_no_line_of_its_client(visdom_server, capfd):
+    with pytest.warns(UserWarning, match="no visdom server answered") as warned:
+        trainer = make_trainer(visdom=visdom_server.connection)
+    trainer.train(max_epochs=2)
+
+    assert len(warned) == 1 and len(trainer.history) == 60
+    assert capfd.readouterr() == ("", "")
 
 
 def test_what_is_no_place_of_a_server_is_refused():
