@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +21,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from fireworks.core.message import Message
+from fireworks.core.state import state_to_json
+from fireworks.extensions._database.errors import translated
 from fireworks.extensions._experiment.databases import open_database
 from fireworks.extensions._experiment.environment import read_environment, seeds
 from fireworks.extensions._experiment.files import Replacement, explained, from_text, read_json, to_text, write_json
@@ -35,15 +38,17 @@ from fireworks.extensions._experiment.names import (
     is_ours,
     path_in,
 )
-from fireworks.extensions._experiment.objects import load_object, save_object, saved_names
+from fireworks.extensions._experiment.objects import is_plain, load_object, save_object, saved_names
 from fireworks.extensions._experiment.output import Capture
 from fireworks.extensions._experiment.run import ENDINGS, Run, ending_of, read_status
+from fireworks.extensions.hyperspace.utils import flatten
 from fireworks.utils.exceptions import FormatError, did_you_mean
 
 __all__ = ["Experiment", "experiments", "filter_columns", "load_experiment"]
 
 _FORMAT = "fireworks-experiment-1"
 _NOTHING: Any = object()
+_SECONDS_TO_START = 60
 
 
 class Experiment:
@@ -100,6 +105,7 @@ class Experiment:
         if between_heartbeats <= timedelta(0):
             raise ValueError(f"expected a positive time between heartbeats, got {between_heartbeats}")
         self.name = experiment_name if load else check_name(experiment_name, of="an experiment")
+        self._own_name = self.name  # which its database is called after, whatever it is called here
         self.db_path = os.path.abspath(os.fspath(db_path))
         self.description = description
         self.iteration: int | None = None
@@ -205,7 +211,8 @@ class Experiment:
         path = self._folder / IDENTITY
         if not path.exists():
             self.timestamp = datetime.now(UTC)
-            with explained(path.parent), self._database().begin() as connection:
+            engine = self._database()
+            with translated(engine, f"making {engine.url.database}"), engine.begin() as connection:
                 _METADATA.metadata.create_all(connection)
                 connection.execute(sa.insert(_METADATA), [self._identity()])
             write_json(path, {"format": _FORMAT, **self._identity(), "timestamp": to_text(self.timestamp)})
@@ -215,7 +222,7 @@ class Experiment:
 
     def _database(self) -> sa.Engine:
         """Of the metadata."""
-        return self.get_engine(self.name)
+        return self.get_engine(self._own_name)
 
     def load_metadata(self) -> None:
         """Take name, iteration, description and timestamp from the table `metadata`.
@@ -223,14 +230,14 @@ class Experiment:
         Raises:
             FormatError: The table is not there, or empty.
         """
-        self.name = read_json(self._folder / IDENTITY)["name"]
+        self._own_name = read_json(self._folder / IDENTITY)["name"]
         try:
             with self._database().connect() as connection:
                 row = connection.execute(sa.select(_METADATA)).mappings().first()
         except sa.exc.DatabaseError as error:
             raise FormatError(f"the metadata of {self.save_path} cannot be read: {error.orig}") from error
         if row is None:
-            raise FormatError(f"{self.name}.sqlite in {self.save_path} has no metadata")
+            raise FormatError(f"{self._own_name}.sqlite in {self.save_path} has no metadata")
         for name, value in row.items():
             setattr(self, name, value)
         self.timestamp = row["timestamp"].replace(tzinfo=UTC)
@@ -239,24 +246,29 @@ class Experiment:
 
     def _start(self, number: int) -> None:
         folder, environment = self._folder, read_environment()
-        record = folder / f"run_{number}.json"
-        with explained(record):
-            (folder / f"run_{number}.packages.txt").write_text(environment.packages, encoding="utf-8")
-            if environment.diff:
-                (folder / f"run_{number}.diff").write_bytes(environment.diff)
-        write_json(record, environment.record)
-        self._metrics = MetricsFile(folder)
-        if self._captures:
-            self._capture = Capture(folder / STDOUT, folder / STDERR)
+        packages = folder / f"run_{number}.packages.txt"
         try:
+            with explained(packages), open(packages, "x", encoding="utf-8") as file:
+                file.write(environment.packages)
+        except FileExistsError as error:
+            raise RuntimeError(f"{folder} is being resumed by another process") from error
+        try:
+            if environment.diff:
+                with explained(folder):
+                    (folder / f"run_{number}.diff").write_bytes(environment.diff)
+            write_json(folder / f"run_{number}.json", environment.record)
+            self._metrics = MetricsFile(folder)
+            if self._captures:
+                self._capture = Capture(folder / STDOUT, folder / STDERR)
             self._run = Run(folder, number, self._between_heartbeats, self._stop, self._changing)
         except BaseException:
             self._stop()
+            packages.unlink(missing_ok=True)  # so that a next attempt finds nobody at work
             raise
 
     def _changing(self) -> dict[str, Any]:
         """What the status says besides: seeds may be set after the experiment was made."""
-        return {"seeds": seeds(), "metrics": dict(self._metrics.latest) if self._metrics else {}}
+        return {"last_seeds": seeds(), "metrics": dict(self._metrics.latest) if self._metrics else {}}
 
     def _stop(self) -> None:
         if self._capture is not None:
@@ -276,9 +288,18 @@ class Experiment:
         status = read_status(self._folder)
         if status["status"] == "running":
             raise RuntimeError(f"{self.save_path} is running; a second run would write to the same files")
-        self._start(status["run"] + 1)
+        self._start(self._next_run(status["run"]))
         if step is not None:
             self._file_of_metrics().go_on_after(step)
+
+    def _next_run(self, last: int) -> int:
+        """The number of the next run, unless another process is just beginning it."""
+        number = last + 1
+        while (begun := self._folder / f"run_{number}.packages.txt").exists():
+            if time.time() - begun.stat().st_mtime < _SECONDS_TO_START:
+                raise RuntimeError(f"{self.save_path} is being resumed by another process")
+            number += 1  # that one did not get far
+        return number
 
     def finish(self, status: str = "completed", error: BaseException | None = None) -> None:
         """End the run; of several calls the first counts. Files, metrics and objects can still be added.
@@ -340,14 +361,20 @@ class Experiment:
 
         Raises:
             ValueError: A setting has another value already.
-            StateError: A value is not plain.
+            TypeError: A value is not plain.
         """
         given = {**(values or {}), **more}
+        odd = [f"{name}={value!r:.40}" for name, value in given.items() if not is_plain(value)]
+        if odd:
+            raise TypeError(
+                f"expected plain values (text, numbers, None; lists and dicts of them), got {', '.join(odd)}"
+            )
         known = self.parameters
-        changed = [name for name, value in given.items() if name in known and known[name] != value]
+        changed = [name for name in given if name in known and state_to_json(known[name]) != state_to_json(given[name])]
         if changed:
             listed = ", ".join(f"{name}={known[name]!r:.40}" for name in changed)
             raise ValueError(f"{listed} is written down already; a run has its parameters once, so use another name")
+        flatten({**known, **given})  # refuses names that would be one column
         write_json(self._folder / PARAMETERS, {**known, **given})
 
     @property
@@ -408,7 +435,7 @@ class Experiment:
         mode = args[0] if args else kwargs.pop("mode", "r")
         path = path_in(self._folder, filename, of="a file")
         if set(mode) & set("wax+"):
-            check_not_ours(filename)
+            self._check_free(filename)
         if set(mode) & set("wx") and path.exists() and not (overwrite and "w" in mode):
             raise FileExistsError(
                 f"there is {filename!r} in {self.save_path} already; give overwrite=True to replace it"
@@ -427,11 +454,16 @@ class Experiment:
 
     def folder(self, name: str) -> Path:
         """The path of a folder in the experiment's, made if it is not there: for checkpoints and the like."""
-        check_not_ours(name)
+        self._check_free(name)
         path = path_in(self._folder, name, of="a folder")
         with explained(path):
             path.mkdir(exist_ok=True)
         return path
+
+    def _check_free(self, name: str) -> None:
+        check_not_ours(name)
+        if name == f"{self._own_name}.sqlite":
+            raise ValueError(f"{name!r} is the database of the metadata; use get_engine({self._own_name!r})")
 
     @property
     def filenames(self) -> list[str]:

@@ -49,7 +49,7 @@ def _warn_without_picture(error: Exception) -> None:
     warnings.warn(
         "the figure is saved as data, but without a PNG, which needs kaleido (install fireworks-ml[plots]) and Chrome "
         f"or Chromium: {reason:.300}",
-        stacklevel=6,
+        stacklevel=5,
     )
 
 

@@ -59,5 +59,5 @@ def _row(folder: Path, now: datetime) -> dict[str, Any] | None:
         "command": " ".join(run["command"]),
         "host": run["host"],
         "python": run["python"],
-        "seed": status["seeds"]["torch"],
+        "seed": status["last_seeds"]["torch"],
     }

@@ -35,7 +35,7 @@ from fireworks.extensions._experiment.files import explained, read_json, to_text
 from fireworks.extensions._experiment.names import SAVED, path_in
 from fireworks.utils.exceptions import FormatError, StateError, did_you_mean
 
-__all__ = ["load_object", "save_object", "saved_names"]
+__all__ = ["is_plain", "load_object", "save_object", "saved_names"]
 
 _DESCRIPTION = "object.json"
 _NOTHING: Any = object()
@@ -87,11 +87,12 @@ def _restore_scaffold(scaffold: Scaffold, folder: Path) -> None:
     scaffold.load(folder, method="safetensors")
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
+    """Whether a value is text, a number, a truth value or None, or a list, tuple or dict of them."""
     if isinstance(value, Mapping):
-        return all(_is_plain(item) for item in value.values())
+        return all(is_plain(item) for item in value.values())
     if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
+        return all(map(is_plain, value))
     return value is None or isinstance(value, (bool, int, float, str, np.generic))
 
 
@@ -100,7 +101,7 @@ def _holds_arrays(value: Any) -> bool:
         return all(_holds_arrays(item) for item in value.values())
     if isinstance(value, (list, tuple)):
         return all(map(_holds_arrays, value))
-    return isinstance(value, (torch.Tensor, np.ndarray)) or _is_plain(value)
+    return isinstance(value, (torch.Tensor, np.ndarray)) or is_plain(value)
 
 
 # In this order: a model is a stage and a module, a dict of numbers is one of arrays too.
@@ -136,7 +137,7 @@ _KINDS = {
         _restore_module,
     ),
     "values": Kind(
-        _is_plain,
+        is_plain,
         lambda value, folder: write_state(value, folder / "values.json"),
         lambda folder: read_state(folder / "values.json"),
     ),

@@ -93,11 +93,9 @@ class Run:
     def _beat(self) -> None:
         while not self._has_ended.wait(self._seconds):
             with self._lock:
-                if self._has_ended.is_set():
-                    return
                 try:
-                    self._write()
-                except OSError:  # a full disk may have room again at the next beat; a folder that is gone has none
+                    self._write_and_see()
+                except OSError:  # a full disk may have room at the next beat, for how it ended too
                     if not self._folder.is_dir():
                         return
 
@@ -105,18 +103,22 @@ class Run:
         """Write down how it ended; of several calls the first counts.
 
         Raises:
-            OSError: It could not be written.
+            OSError: It could not be written; the next heartbeat tries again.
         """
+        if not self.is_ours:  # in a forked process the lock may be held by a thread that is not there
+            return
         with self._lock:
-            if not self.is_ours:
-                return
-            self._has_ended.set()
-            _Watch.remove(self)
-            self._status |= {"status": status, "end": to_text(datetime.now(UTC)), "traceback": text}
-            try:
-                self._write()
-            finally:
+            if self._status["status"] == "running":
+                self._status |= {"status": status, "end": to_text(datetime.now(UTC)), "traceback": text}
                 self._at_end()
+            self._write_and_see()
+
+    def _write_and_see(self) -> None:
+        if self.is_ours:
+            self._write()
+            if self._status["status"] != "running":
+                self._has_ended.set()
+                _Watch.remove(self)
 
 
 class _Watch:
