@@ -20,8 +20,9 @@ def to_polars(message: Message) -> Any:
     polars = _polars("Message.to_polars")
     table = _arrow.to_arrow(message, plain=True)
     names = table.column_names
-    table = table.rename_columns([str(position) for position in range(len(names))])  # polars gives "" another name
-    for position, name in enumerate(names):
+    for position, name in enumerate(
+        names
+    ):  # under numbers at first: polars reads some names as patterns, "" as no name
         table = table.set_column(position, str(position), _readable(table.column(position), name))
     try:
         # If one column is in pieces (text may be), polars would copy all of them to have them in one.
