@@ -5,6 +5,7 @@ message. Every engine of SQLAlchemy is meant; SQLite, PostgreSQL and MariaDB are
 hold on an engine is an error before anything is written, and never another value.
 """
 
+from fireworks.extensions._database.queries import DBPipe
 from fireworks.extensions._database.schema import (
     create_table,
     parse_columns,
@@ -16,6 +17,7 @@ from fireworks.extensions._database.types import TensorType
 from fireworks.extensions._database.values import cast, convert, to_message
 
 __all__ = [
+    "DBPipe",
     "TensorType",
     "cast",
     "convert",

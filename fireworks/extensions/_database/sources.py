@@ -1,0 +1,156 @@
+"""Rows out of a database as the driver gives them, all at once or as they are asked for, and as messages."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, TypeAlias, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.engine.cursor import BufferedRowCursorFetchStrategy
+
+from fireworks.core.message import Message
+from fireworks.extensions._database.connections import connect, leave_to_parent, read
+from fireworks.extensions._database.decoding import decoded
+from fireworks.extensions._database.errors import translated
+from fireworks.extensions._database.families import Target
+from fireworks.extensions._database.selection import Selection
+
+__all__ = ["FETCHED", "Borrow", "Row", "Source", "Stream", "message_of", "without_collector"]
+
+Row: TypeAlias = tuple[Any, ...]
+Borrow: TypeAlias = Callable[[], sa.Connection | None]
+Result = TypeVar("Result")
+
+FETCHED = 10_000  # rows in one call of the driver, of what is read to the end
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Python's garbage collector looks through all the rows again and again while they come: most of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def message_of(rows: Sequence[Row], selection: Selection, dialect: sa.Dialect) -> Message:
+    """Rows of the driver as one message with the columns of a selection."""
+    columns: Sequence[Sequence[Any]] = list(zip(*rows, strict=True))
+    if not columns:
+        columns = [()] * (max(selection.places, default=0) + 1)
+    return Message(
+        {
+            name: decoded(columns[place], Target(name, kind, dialect))
+            for (name, kind), place in zip(selection.types.items(), selection.places, strict=True)
+        }
+    )
+
+
+class Source:
+    """Where a DBPipe reads: on connections of its own, or on that of a writer who has not committed yet.
+
+    Args:
+        engine: The database.
+        borrow: Gives the connection of the writer's open transaction, or None while there is none.
+    """
+
+    def __init__(self, engine: sa.Engine, borrow: Borrow | None = None) -> None:
+        self.engine = engine
+        self.borrow = borrow
+
+    @property
+    def dialect(self) -> sa.Dialect:
+        """What the database speaks."""
+        return self.engine.dialect
+
+    def borrowed(self) -> sa.Connection | None:
+        """The connection of a writer with an open transaction."""
+        return None if self.borrow is None else self.borrow()
+
+    def run(self, what: str, action: Callable[[sa.Connection], Result]) -> Result:
+        """Do what only reads: in the writer's transaction; or by itself, once more if the connection was dropped."""
+        borrowed = self.borrowed()
+        if borrowed is None:
+            return read(self.engine, what, action)
+        with translated(self.engine, what):
+            return action(borrowed)
+
+    def fetch(self, statement: sa.Select[Any], what: str) -> list[Row]:
+        """All rows of a statement."""
+        return self.run(what, lambda connection: _all_rows(connection, statement))
+
+    def count(self, statement: sa.Select[Any], what: str) -> int:
+        """The number that a statement gives."""
+        return self.run(what, lambda connection: int(connection.execute(statement).scalar_one()))
+
+    def gather(self, statement: sa.Select[Any], what: str, take: Callable[[Iterator[list[Row]]], Result]) -> Result:
+        """What a function makes of the rows of a statement, of which never many are in memory."""
+        return self.run(what, lambda connection: take(_row_blocks(connection, statement)))
+
+
+def _all_rows(connection: sa.Connection, statement: sa.Select[Any]) -> list[Row]:
+    result = connection.execute(statement)
+    rows = result.cursor.fetchall()
+    result.close()
+    return rows if isinstance(rows, list) else list(rows)
+
+
+def _row_blocks(connection: sa.Connection, statement: sa.Select[Any]) -> Iterator[list[Row]]:
+    result, rows = _streaming(connection, statement)
+    rows += result.cursor.fetchmany(FETCHED)
+    while rows:
+        yield rows
+        rows = list(result.cursor.fetchmany(FETCHED))
+    result.close()
+
+
+def _streaming(connection: sa.Connection, statement: sa.Select[Any]) -> tuple[sa.CursorResult[Any], list[Row]]:
+    """A result whose rows the server keeps, and those that SQLAlchemy has taken from the driver's cursor already."""
+    result = connection.execute(statement, execution_options={"stream_results": True})
+    strategy: Any = result.cursor_strategy
+    return result, list(strategy._rowbuffer) if isinstance(strategy, BufferedRowCursorFetchStrategy) else []
+
+
+class Stream:
+    """The rows of a statement as they are asked for, by a cursor of the server, on a connection of its own.
+
+    Raises:
+        Exception: What the driver or SQLAlchemy raise, as they raise it.
+    """
+
+    def __init__(self, engine: sa.Engine, statement: sa.Select[Any]) -> None:
+        self.process = os.getpid()
+        self.connection = connect(engine)
+        try:
+            self._result, self._first = _streaming(self.connection, statement)
+        except BaseException:
+            self.connection.close()
+            raise
+        self._cursor: Any = self._result.cursor
+
+    def fetch(self, size: int) -> list[Row]:
+        """The next rows; fewer only at the end."""
+        rows, self._first = self._first[:size], self._first[size:]
+        if len(rows) < size:
+            rows += self._cursor.fetchmany(size - len(rows))
+        return rows
+
+    def close(self, ended: bool) -> None:
+        """Give the connection back. Before the end MariaDB would have to send all other rows, so there it is closed."""
+        if self.process != os.getpid():
+            leave_to_parent(self)
+            return
+        unread = None if ended else getattr(self._cursor, "_result", None)
+        if getattr(unread, "unbuffered_active", False):
+            unread.unbuffered_active = False  # type: ignore[union-attr]
+            self.connection.invalidate()
+        with suppress(Exception):  # the server may be gone already
+            self._result.close()
+        with suppress(Exception):
+            self.connection.close()
