@@ -20,9 +20,8 @@ def to_polars(message: Message) -> Any:
     polars = _polars("Message.to_polars")
     table = _arrow.to_arrow(message, plain=True)
     names = table.column_names
-    for position, name in enumerate(
-        names
-    ):  # under numbers at first: polars reads some names as patterns, "" as no name
+    # Under numbers at first: polars reads some names as patterns, and "" as no name.
+    for position, name in enumerate(names):
         table = table.set_column(position, str(position), _readable(table.column(position), name))
     try:
         # If one column is in pieces (text may be), polars would copy all of them to have them in one.
