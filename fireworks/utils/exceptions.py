@@ -26,7 +26,8 @@
     │   └── DatabaseLockedError            a lock that somebody else did not release in time
     └── RuntimeError
         ├── EndHyperparameterOptimization  the search is over
-        └── LeaseLostError                 a piece of claimed work that somebody else has taken over
+        ├── LeaseLostError                 a piece of claimed work that somebody else has taken over
+        └── SearchFailedError              a search in which too many trials failed
 
 Each class subclasses what a caller would expect to catch, and `FireworksError` besides.
 """
@@ -53,6 +54,7 @@ __all__ = [
     "MissingExtraError",
     "ParameterizationError",
     "RowGoneError",
+    "SearchFailedError",
     "StateError",
     "TableError",
     "TokenError",
@@ -165,6 +167,10 @@ class DatabaseLockedError(FireworksError, TimeoutError):
 
 class LeaseLostError(FireworksError, RuntimeError):
     """A piece of claimed work that somebody else has taken over."""
+
+
+class SearchFailedError(FireworksError, RuntimeError):
+    """A search for hyperparameters in which too many trials failed."""
 
 
 class EndHyperparameterOptimization(FireworksError, RuntimeError):
