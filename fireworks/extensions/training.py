@@ -24,6 +24,7 @@ from fireworks.core.cursor import is_once_only, length_of
 from fireworks.core.message import Message
 from fireworks.extensions._checkpoints import CheckpointFiles, Checkpointing
 from fireworks.extensions._devices import mean_of_all, place_among_processes, share_parameters
+from fireworks.extensions._experiment_log import ExperimentLog
 from fireworks.extensions._losses import LossRecord, not_finite_in_evaluation
 from fireworks.extensions._metrics import HistoryLines, MetricRecord
 from fireworks.extensions._optimizers import build_optimizer
@@ -85,8 +86,10 @@ class IgniteJunction(ResumableJunction):
         accumulate: Step after so many batches, with the mean of their gradients; at the end of an epoch after fewer.
         precision: 'bfloat16' or 'float16' to compute in it where that is safe.
         early_stopping: An `EarlyStopping`, or just its patience in epochs.
-        checkpoint: A `Checkpointing`, or just its folder.
+        checkpoint: A `Checkpointing`, or just its folder; with an experiment, by default a folder `checkpoints` of it.
         tensorboard: Folder for event files with every point of the histories. What cannot be written is a warning.
+        experiment: An `Experiment` that gets every point of the histories as a metric. One that was loaded runs again
+            when training does; what it has of steps after those that training goes on from is taken back.
         visdom: Plot the histories on a visdom server: True, or a dict with its `server` and `port`. Without one there
             is a warning, and training goes on; one that comes later, or comes back, gets all points.
         environment: Of visdom.
@@ -130,6 +133,7 @@ class IgniteJunction(ResumableJunction):
     clip_norm = accumulate = precision = tensorboard = None
     early_stopping: Any = None
     checkpoint: Any = None
+    experiment: Any = None
 
     def __init__(
         self,
@@ -149,6 +153,7 @@ class IgniteJunction(ResumableJunction):
         early_stopping: EarlyStopping | int | None = None,
         checkpoint: Checkpointing | str | PathLike[str] | None = None,
         tensorboard: str | PathLike[str] | None = None,
+        experiment: Any = None,
         **arguments: Any,
     ) -> None:
         super().__init__(components=components)
@@ -161,6 +166,12 @@ class IgniteJunction(ResumableJunction):
         self.progress = progress
         self.clip_norm, self.accumulate, self.precision = clip_norm, accumulate, precision
         self.early_stopping = EarlyStopping(early_stopping) if isinstance(early_stopping, int) else early_stopping
+        self.experiment = experiment
+        self._history, self._metrics = LossRecord(), MetricRecord()
+        lines = HistoryLines(self._history, self._metrics)
+        self._log = None if experiment is None else ExperimentLog(lines, experiment)
+        if experiment is not None and checkpoint is None:
+            checkpoint = Checkpointing(experiment.folder("checkpoints"))
         self.checkpoint = Checkpointing(checkpoint) if isinstance(checkpoint, (str, PathLike)) else checkpoint
         _check_kind(self.early_stopping, EarlyStopping, "early_stopping", "an EarlyStopping, a number of epochs")
         _check_kind(self.checkpoint, Checkpointing, "checkpoint", "a Checkpointing, a folder")
@@ -173,8 +184,6 @@ class IgniteJunction(ResumableJunction):
             parameters_of(self.model), optimizer, scheduler, arguments, _OWN_ARGUMENTS
         )
         self._trained = self.model
-        self._history = LossRecord()
-        self._metrics = MetricRecord()
         self._reader = BatchReader([])
         self._progress = None
         self._goes_on = False
@@ -189,7 +198,7 @@ class IgniteJunction(ResumableJunction):
         self._evaluate = default_evaluation_closure(self.model, loss, precision)
         self._evaluated: list[tuple[torch.Tensor, int]] = []
         self.evaluator = _make_engine(self._evaluation_step)
-        self._mirrors = self._make_mirrors()
+        self._mirrors = self._make_mirrors(lines)
 
     def _make_step(self) -> Step:
         """The training step, with those options that differ from what it does by itself."""
@@ -207,10 +216,9 @@ class IgniteJunction(ResumableJunction):
             )
         return self.update_function(self.model, self.optimizer, self.loss, **options)
 
-    def _make_mirrors(self) -> list[LinePlots | EventFiles]:
+    def _make_mirrors(self, lines: HistoryLines) -> list[LinePlots | EventFiles | ExperimentLog]:
         """What shows elsewhere what is recorded here."""
-        lines = HistoryLines(self._history, self._metrics)
-        mirrors: list[LinePlots | EventFiles] = []
+        mirrors: list[LinePlots | EventFiles | ExperimentLog] = [] if self._log is None else [self._log]
         if self.visdom:
             connection = self.visdom if isinstance(self.visdom, Mapping) else None
             mirrors.append(
@@ -277,8 +285,8 @@ class IgniteJunction(ResumableJunction):
             return self.engine.state
         if place_among_processes()[1] > 1:
             share_parameters(self.model, parameters_of(self.model))
+        self._goes_on = progress is not None
         with self._handlers():
-            self._goes_on = progress is not None
             state = run_engine(self.engine, self._reader, max_epochs, progress)
         self._history.check()
         return state
@@ -376,6 +384,9 @@ class IgniteJunction(ResumableJunction):
             handlers.enter_context(attach(Events.EPOCH_COMPLETED, self._end_epoch))
             if self._files is not None:
                 self._files.start(self._place()[1])
+            if self._log is not None:
+                self._log.start(self._place()[1], self._goes_on)
+            if self._files is not None:
                 for event, save in self._savers(self._files).items():
                     handlers.enter_context(attach(event, save))
             if self._mirrors:
