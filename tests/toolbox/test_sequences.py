@@ -766,7 +766,7 @@ BROKEN = [
     ("genbank", FASTA, "expected genbank records, got none; it looks like filetype='fasta'"),
     (
         "genbank",
-        b"LOCUS       bad\nORIGIN\n",
+        b"LOCUS       bad\n//\n",
         "record 0 (counted from 0): expected a genbank record, but its parser says",
     ),
     (
@@ -800,7 +800,7 @@ def test_a_file_of_another_format_that_is_cut_off_is_reported(tmp_path, filetype
     pipe = BioSeqPipe(write(tmp_path, (tmp_path / "records").read_bytes()[:-left_out]), filetype=filetype)
 
     assert rows_in([next(pipe), next(pipe)])[1][1] in ("gene1.1", "gene1")
-    with pytest.raises(FormatError, match=r"genes.fasta, record 2 \(counted from 0\): expected a .* record, but"):
+    with pytest.raises(FormatError, match=r"genes.fasta, record 2 \(counted from 0\): expected a "):
         next(pipe)
 
 

@@ -2,7 +2,8 @@
 
 What SeqIO does, and so do we: a line ends with LF, CR or CRLF; blanks and tabs within a FASTA sequence are left out;
 nothing may stand before the first record; a line of a FASTQ record is read as what it must be by then, whatever it
-starts with. Sequences must be ASCII, titles UTF-8.
+starts with. Sequences must be ASCII, titles UTF-8. What SeqIO does, and we do not: read zero bytes in FASTA, which a
+crash of the machine leaves in place of text.
 """
 
 from __future__ import annotations

@@ -1,37 +1,29 @@
-"""Records of sequence files, by blocks: FASTA and FASTQ by our own reading and an index, the others by Biopython."""
+"""Records of sequence files, by blocks: FASTA and FASTQ by our own reading and an index."""
 
 from __future__ import annotations
 
-import gzip
 import os
-import warnings
-import zlib
 from array import array
 from collections.abc import Callable, Iterator
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from fireworks.core._columns import OBJECT
 from fireworks.core.message import Message
 from fireworks.toolbox._pipes.sequence_bytes import DamagedError, FileBytes, Path, open_bytes
 from fireworks.toolbox._pipes.sequence_formats import (
     FORMATS,
     QUALITIES,
-    TEXT_COLUMNS,
     Block,
     Columns,
     Fasta,
     list_column,
-    looks_like,
-    text_column,
 )
-from fireworks.utils.exceptions import FormatError, did_you_mean
+from fireworks.toolbox._pipes.sequence_parsed import ParsedRecords
+from fireworks.utils.exceptions import FormatError
 
-__all__ = ["IndexedRecords", "ParsedRecords", "Records", "message_of", "messages_of", "open_records"]
+__all__ = ["IndexedRecords", "Records", "message_of", "messages_of", "open_records"]
 
-# Formats whose parsers of Biopython give a quality for each letter.
-_WITH_QUALITIES = frozenset({"abi", "abi-trim", "ace", "phd", "qual", "sff", "sff-trim"})
 _RANGE_BYTES = 1 << 24  # so much of a file is held at a time while a large range of it is read
 
 
@@ -276,138 +268,3 @@ class IndexedRecords:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_file": None, "_fetch": None}
-
-
-class ParsedRecords:
-    """Records of a file in any other format, in order, one at a time."""
-
-    can_index = False
-
-    def __init__(self, path: Path, filetype: str) -> None:
-        try:
-            from Bio import SeqIO
-        except ImportError as error:
-            raise ImportError(
-                f"filetype={filetype!r} needs biopython; install fireworks-ml anew, or biopython"
-            ) from error
-        known = sorted(SeqIO._FormatToIterator)  # there is no public list
-        if filetype not in known:
-            nearest = did_you_mean(str(filetype).lower(), known)
-            raise ValueError(f"no filetype {filetype!r}{nearest} Filetypes: {', '.join(known)}")
-        self.path = os.path.abspath(path)
-        self.filetype = filetype
-        self.dtypes = dict(Fasta.dtypes)
-        if filetype in _WITH_QUALITIES:
-            self.dtypes[QUALITIES] = OBJECT
-        self._file: IO[Any] | None = None
-        self._records: Any = None
-        self._row = 0  # of the next record
-        with open(self.path, "rb") as file:
-            if not file.read(1):
-                raise FormatError(f"{self.path}: expected {filetype} records, but it is empty")
-
-    def after(self, offset: int, row: int) -> Block | None:
-        """The next record, or None at the end. The offset is always 0."""
-        if self._records is None or self._row > row:
-            self._open()
-        while True:
-            record = self._next()
-            if record is None:
-                self.close()
-                return None
-            if self._row > row:
-                return Block(self._columns(record), 1, 0, None)
-
-    def _open(self) -> None:
-        from Bio import SeqIO
-
-        self.close()
-        self._row = 0
-        mode = getattr(SeqIO._FormatToIterator[self.filetype], "modes", "t")[0]
-        with open(self.path, "rb") as file:
-            opener: Any = gzip.open if file.read(2) == b"\x1f\x8b" else open
-        self._file = opener(self.path, f"r{mode}", encoding="utf-8" if mode == "t" else None)
-        try:
-            self._records = SeqIO.parse(self._file, self.filetype)
-        except Exception as error:
-            raise self._malformed(error) from error
-
-    def _next(self) -> Any:
-        from Bio import BiopythonParserWarning
-
-        try:
-            with warnings.catch_warnings():
-                # Where GenBank files are cut off, the parser only warns, and gives what there is.
-                warnings.filterwarnings("error", message="Premature end", category=BiopythonParserWarning)
-                record = next(self._records, None)
-        except Exception as error:  # parsers of malformed files fail in any way
-            raise self._malformed(error) from error
-        if record is not None:
-            self._row += 1
-        elif not self._row:
-            raise FormatError(f"{self.path}: expected {self.filetype} records, got none{self._guess()}")
-        return record
-
-    def _malformed(self, error: Exception) -> FormatError:
-        self.close()
-        if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
-            raise error
-        if isinstance(error, (EOFError, gzip.BadGzipFile, zlib.error)):
-            problem = f"expected a whole gzip file, but {error}"
-        else:
-            text = " ".join(str(error)[:300].split()) or "no reason given"  # some quote a whole line
-            problem = f"expected a {self.filetype} record, but its parser says {type(error).__name__}: {text}"
-        row = self._row
-        return FormatError(f"{self.path}, record {row} (counted from 0): {problem}{'' if row else self._guess()}")
-
-    def _guess(self) -> str:
-        with open(self.path, "rb") as file:
-            return looks_like(file.read(200), self.filetype)
-
-    def _columns(self, record: Any) -> Columns:
-        cells = [_text_of(record.seq), record.id, record.name, record.description]
-        columns: Columns = {name: text_column([cell]) for name, cell in zip(TEXT_COLUMNS, cells, strict=True)}
-        columns["dbxrefs"] = list_column([list(record.dbxrefs)])
-        if QUALITIES in self.dtypes:
-            scores = record.letter_annotations
-            qualities = scores.get("phred_quality", scores.get("solexa_quality"))
-            columns[QUALITIES] = list_column([None if qualities is None else list(qualities)])
-        return columns
-
-    def rows(self, positions: slice | np.ndarray) -> Message:
-        """Not possible."""
-        raise self._in_order_only()
-
-    def __len__(self) -> int:
-        raise self._in_order_only()
-
-    def _in_order_only(self) -> TypeError:
-        return TypeError(
-            f"{self.filetype} files can be read in order only, so there are no rows by index and no length; "
-            "put a LoopingPipe behind the BioSeqPipe"
-        )
-
-    def close(self) -> None:
-        """Closes the file; reading goes on with a new one."""
-        file, self._file, self._records = self._file, None, None
-        if file is not None:
-            file.close()
-
-    def __del__(self) -> None:
-        if self.__dict__.get("_file") is not None:
-            self.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_file": None, "_records": None, "_row": 0}
-
-
-def _text_of(sequence: Any) -> str | None:
-    """A sequence as text, or None where the file does not tell it (only its length, say)."""
-    from Bio.Seq import UndefinedSequenceError
-
-    if sequence is None:
-        return None
-    try:
-        return str(sequence)
-    except UndefinedSequenceError:
-        return None

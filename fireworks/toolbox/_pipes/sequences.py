@@ -34,7 +34,16 @@ class BioSeqPipe(Pipe):
 
     Files may be compressed by gzip. For `[]` of FASTA and FASTQ, a gzip file is decompressed once, into a temporary
     file without a name, which takes disk space (set TMPDIR to choose where); bgzip files are read in place, block by
-    block. A file must not change while it is read. A plain FASTA file that was cut off cannot be told from a whole one.
+    block. A file must not change while it is read.
+
+    A file that was cut off is an error wherever its format can tell, also where Biopython reads on: without a closing
+    `//` (GenBank, EMBL, IMGT, Swiss-Prot, Stockholm), `END_SEQUENCE`, `end;` or `>>><<<`; with fewer reads, residues or
+    letters than it says; an entry of the PDB without `END`. A zero byte in FASTA, left by a crash, is an error too.
+
+    What cannot be told from a whole file, and is read: FASTA (any kind), `qual`, `tab`, `gfa1`, `gfa2` and `ig` cut
+    within a sequence or title, or at the end of a line; alignments in `clustal`, `maf` and `mauve` cut between rows or
+    blocks; `xdna` and `snapgene` between their parts; PDB and mmCIF files whose writers set no mark at the end. A gzip
+    file that was cut off is always found.
 
     Args:
         path: The file. It is opened by each process anew, so pipes can be sent to worker processes.
