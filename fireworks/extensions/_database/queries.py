@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,7 +19,7 @@ from fireworks.extensions._database.lookups import Lookups
 from fireworks.extensions._database.reading import Pages
 from fireworks.extensions._database.schema import as_table
 from fireworks.extensions._database.selection import Selection, as_select, select_entities
-from fireworks.extensions._database.sources import Borrow, Row, Source, message_of, without_collector
+from fireworks.extensions._database.sources import Borrow, Row, Source, message_of, rows_of, without_collector
 from fireworks.utils.exceptions import StateError
 from fireworks.utils.utils import RowIndex, as_positions
 
@@ -43,6 +43,7 @@ class _Reading(Pipe):
         self._pages.seek(count, after, ended)
         self.position = count
         self._page: Message | None = None
+        self._rest: Iterator[Message] = iter(())  # the rows of the page that are still to come
         self._rows: list[Row] = []  # of the page, for their keys
         self._row = self._size = 0  # the next row of the page, and how many it has
         self._begin = count, after  # where the page began
@@ -131,7 +132,7 @@ class _Reading(Pipe):
         return kept | {"_state": state}
 
 
-_NOT_SENT = {"_pages", "_page", "_rows", "_row", "_size", "_begin", "_skip", "_lookups", "_source", "_cursor"}
+_NOT_SENT = {"_pages", "_page", "_rest", "_rows", "_row", "_size", "_begin", "_skip", "_lookups", "_source", "_cursor"}
 
 
 class DBPipe(_Reading):
@@ -236,14 +237,15 @@ class DBPipe(_Reading):
     # Reading
 
     def __next__(self) -> Message:
-        row = self._row
-        if row >= self._size:
+        row = next(self._rest, None)
+        if row is None:
             if not self._turn():
                 raise StopIteration
-            row = self._row
-        self._row = row + 1
+            self._rest = rows_of(self._page, self._row)  # type: ignore[arg-type]
+            row = next(self._rest)
+        self._row += 1
         self.position += 1
-        return self._page._take(slice(row, row + 1))  # type: ignore[union-attr]
+        return row
 
     def batches(self, n: int, drop_last: bool = False) -> DBBatches:
         """A pipe of messages of n rows, the last one with what is left, that reads the query from its start.

@@ -104,7 +104,8 @@ class Pages:
     def _next_rows(self) -> list[Row]:
         borrowed = self.source.borrowed()
         if self.selection.in_key_order and (borrowed is not None or not self.live):
-            return self.source.fetch(self.selection.page(self.after, self.size), self._what)
+            statement, parameters = self.selection.page(self.after, self.size)
+            return self.source.fetch(statement, self._what, parameters)
         if borrowed is not None:  # a cursor of the server might keep the writer from writing
             if self._buffer is None:
                 self._buffer = self.source.fetch(self.selection.ordered, self._what)
@@ -144,8 +145,8 @@ class Pages:
     def _fetch(self) -> list[Row]:
         if self._stream is None:
             by_key = self.selection.in_key_order
-            statement = self.selection.page(self.after) if by_key else self.selection.ordered
-            self._stream = Stream(self.source.engine, statement)
+            statement, parameters = self.selection.page(self.after) if by_key else (self.selection.ordered, None)
+            self._stream = Stream(self.source.engine, statement, parameters)
             skipped = 0 if by_key else self.count
             while skipped:
                 skipped -= len(self._stream.fetch(min(skipped, FETCHED))) or skipped

@@ -18,6 +18,7 @@ from sqlalchemy.sql.util import _deep_deannotate
 from sqlalchemy.types import TupleType, TypeEngine, UserDefinedType
 from sqlalchemy.util import immutabledict
 
+from fireworks.extensions._database.families import Target
 from fireworks.utils.exceptions import ColumnError, did_you_mean
 
 __all__ = ["Key", "Selection", "among", "as_select", "raw", "select_entities"]
@@ -156,6 +157,15 @@ class Selection:
         """Where in a row of the driver each column of a message is."""
         return [self._described[name][0] for name in self.types]
 
+    def targets(self, dialect: sa.Dialect) -> list[tuple[Target, int]]:
+        """The columns of messages as values meet them, and where in a row of the driver each is."""
+        known = self.__dict__.get("_targets")
+        if known is None or known[0] is not dialect:
+            kinds = zip(self.types.items(), self.places, strict=True)
+            known = dialect, [(Target(name, kind, dialect), place) for (name, kind), place in kinds]
+            self.__dict__["_targets"] = known
+        return known[1]
+
     @cached_property
     def is_of_table(self) -> bool:
         """Whether each row of the query is one row of the table: no join, group, union or function of many rows."""
@@ -215,10 +225,22 @@ class Selection:
         """All rows in their order; equal ones in that of the key, so that it is the same order each time."""
         return self._keyed.order_by(*self.keys) if self.keys else self.statement
 
-    def page(self, after: Key | None, size: int | None = None) -> sa.Select[Any]:
-        """The rows that come after a key in the order of the key."""
-        statement = self.ordered if after is None else self.ordered.where(_beyond(self.keys, after))
-        return statement if size is None else statement.limit(size)
+    @cached_property
+    def _after(self) -> sa.Select[Any]:
+        """What comes after a key, which is given when this is executed; made once, as that costs more than a page."""
+        return self.ordered.where(_beyond(self.keys))
+
+    @cached_property
+    def _limited(self) -> tuple[sa.Select[Any], sa.Select[Any]]:
+        size = sa.bindparam("_size", type_=sa.Integer())
+        return self.ordered.limit(size), self._after.limit(size)
+
+    def page(self, after: Key | None, size: int | None = None) -> tuple[sa.Select[Any], dict[str, Any]]:
+        """The rows that come after a key in the order of the key, as a statement and its parameters."""
+        parameters = {} if after is None else {f"_after_{place}": value for place, value in enumerate(after)}
+        if size is None:
+            return (self.ordered if after is None else self._after), parameters
+        return self._limited[after is not None], parameters | {"_size": size}
 
     @cached_property
     def all_rows(self) -> sa.Select[Any]:
@@ -286,24 +308,18 @@ class Selection:
         return self.statement._where_criteria
 
 
-def _beyond(columns: Sequence[sa.Column[Any]], key: Key) -> sa.ColumnElement[bool]:
-    """(a, b) > (x, y), written so that every planner finds an index for it."""
-    first, value = columns[0], _raw(key[0])
-    if len(columns) == 1:
+def _beyond(columns: Sequence[sa.Column[Any]], place: int = 0) -> sa.ColumnElement[bool]:
+    """(a, b) > (:_after_0, :_after_1), written so that every planner finds an index for it."""
+    value = sa.bindparam(f"_after_{place}", type_=_RAW)
+    first = columns[place]
+    if place == len(columns) - 1:
         return _compare(first, ">", value)
-    rest = _beyond(columns[1:], key[1:])
-    return sa.and_(
-        _compare(first, ">=", value),
-        sa.or_(_compare(first, ">", _raw(key[0])), sa.and_(_compare(first, "=", _raw(key[0])), rest)),
-    )
+    equal = sa.and_(_compare(first, "=", value), _beyond(columns, place + 1))
+    return sa.and_(_compare(first, ">=", value), sa.or_(_compare(first, ">", value), equal))
 
 
 def _compare(column: sa.Column[Any], operator: str, value: Any) -> sa.ColumnElement[bool]:
     return column.op(operator, is_comparison=True, return_type=sa.Boolean())(value)
-
-
-def _raw(value: Any) -> sa.BindParameter[Any]:
-    return sa.bindparam(None, value, type_=_RAW, unique=True)
 
 
 def raw(column: sa.Column[Any], name: str) -> sa.ColumnElement[bool]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import repeat
 from typing import Any, TypeAlias, TypeVar
 
+import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.engine.cursor import BufferedRowCursorFetchStrategy
 
@@ -15,10 +17,9 @@ from fireworks.core.message import Message
 from fireworks.extensions._database.connections import connect, leave_to_parent, read
 from fireworks.extensions._database.decoding import decoded
 from fireworks.extensions._database.errors import translated
-from fireworks.extensions._database.families import Target
 from fireworks.extensions._database.selection import Selection
 
-__all__ = ["FETCHED", "Borrow", "Row", "Source", "Stream", "message_of", "without_collector"]
+__all__ = ["Borrow", "Row", "Source", "Stream", "message_of", "rows_of", "without_collector"]
 
 Row: TypeAlias = tuple[Any, ...]
 Borrow: TypeAlias = Callable[[], sa.Connection | None]
@@ -41,15 +42,29 @@ def without_collector() -> Iterator[None]:
 
 def message_of(rows: Sequence[Row], selection: Selection, dialect: sa.Dialect) -> Message:
     """Rows of the driver as one message with the columns of a selection."""
-    columns: Sequence[Sequence[Any]] = list(zip(*rows, strict=True))
-    if not columns:
-        columns = [()] * (max(selection.places, default=0) + 1)
-    return Message(
-        {
-            name: decoded(columns[place], Target(name, kind, dialect))
-            for (name, kind), place in zip(selection.types.items(), selection.places, strict=True)
-        }
-    )
+    columns = list(zip(*rows, strict=True)) if rows else [()] * (max(selection.places, default=0) + 1)
+    return Message({target.name: decoded(columns[place], target) for target, place in selection.targets(dialect)})
+
+
+def rows_of(message: Message, start: int) -> Iterator[Message]:
+    """Messages of one row each, from a row on; a third of the price of a slice for each."""
+    tensors = {name: tensor[start:].split(1) for name, tensor in message._tensors.items()}
+    # Rows of a matrix of one column are the cheapest slices that numpy has.
+    arrays = {
+        name: list(array[start:].reshape(-1, 1))
+        if isinstance(array, np.ndarray)
+        else [array[row : row + 1] for row in range(start, len(array))]
+        for name, array in message._arrays.items()
+    }
+    dtypes, names, make = message._dtypes, list(arrays), Message.__new__
+    rows = zip(*arrays.values(), strict=True) if arrays else repeat((), len(message) - start)
+    if not tensors:
+        for cells in rows:
+            yield make(Message)._set({}, dict(zip(names, cells, strict=True)), dtypes)
+        return
+    for cells, parts in zip(rows, zip(*tensors.values(), strict=True), strict=True):
+        halves = dict(zip(tensors, parts, strict=True)), dict(zip(names, cells, strict=True))
+        yield make(Message)._set(*halves, dtypes)
 
 
 class Source:
@@ -81,9 +96,9 @@ class Source:
         with translated(self.engine, what):
             return action(borrowed)
 
-    def fetch(self, statement: sa.Select[Any], what: str) -> list[Row]:
+    def fetch(self, statement: sa.Select[Any], what: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
         """All rows of a statement."""
-        return self.run(what, lambda connection: _all_rows(connection, statement))
+        return self.run(what, lambda connection: _all_rows(connection, statement, parameters))
 
     def count(self, statement: sa.Select[Any], what: str) -> int:
         """The number that a statement gives."""
@@ -94,15 +109,15 @@ class Source:
         return self.run(what, lambda connection: take(_row_blocks(connection, statement)))
 
 
-def _all_rows(connection: sa.Connection, statement: sa.Select[Any]) -> list[Row]:
-    result = connection.execute(statement)
+def _all_rows(connection: sa.Connection, statement: sa.Select[Any], parameters: Mapping[str, Any] | None) -> list[Row]:
+    result = connection.execute(statement, parameters)
     rows = result.cursor.fetchall()
     result.close()
     return rows if isinstance(rows, list) else list(rows)
 
 
 def _row_blocks(connection: sa.Connection, statement: sa.Select[Any]) -> Iterator[list[Row]]:
-    result, rows = _streaming(connection, statement)
+    result, rows = _streaming(connection, statement, None)
     rows += result.cursor.fetchmany(FETCHED)
     while rows:
         yield rows
@@ -110,9 +125,11 @@ def _row_blocks(connection: sa.Connection, statement: sa.Select[Any]) -> Iterato
     result.close()
 
 
-def _streaming(connection: sa.Connection, statement: sa.Select[Any]) -> tuple[sa.CursorResult[Any], list[Row]]:
+def _streaming(
+    connection: sa.Connection, statement: sa.Select[Any], parameters: Mapping[str, Any] | None
+) -> tuple[sa.CursorResult[Any], list[Row]]:
     """A result whose rows the server keeps, and those that SQLAlchemy has taken from the driver's cursor already."""
-    result = connection.execute(statement, execution_options={"stream_results": True})
+    result = connection.execute(statement, parameters, execution_options={"stream_results": True})
     strategy: Any = result.cursor_strategy
     return result, list(strategy._rowbuffer) if isinstance(strategy, BufferedRowCursorFetchStrategy) else []
 
@@ -124,11 +141,13 @@ class Stream:
         Exception: What the driver or SQLAlchemy raise, as they raise it.
     """
 
-    def __init__(self, engine: sa.Engine, statement: sa.Select[Any]) -> None:
+    def __init__(
+        self, engine: sa.Engine, statement: sa.Select[Any], parameters: Mapping[str, Any] | None = None
+    ) -> None:
         self.process = os.getpid()
         self.connection = connect(engine)
         try:
-            self._result, self._first = _streaming(self.connection, statement)
+            self._result, self._first = _streaming(self.connection, statement, parameters)
         except BaseException:
             self.connection.close()
             raise
