@@ -39,6 +39,7 @@ class Checkpointing:
         mode: 'min' when low values of it are good, 'max' when high ones are.
 
     Raises:
+        TypeError: The folder is no path, or `best` no name.
         ValueError: One of these is not a number from 1 up (seconds: above 0), or an unknown mode.
 
     Example:
@@ -55,13 +56,18 @@ class Checkpointing:
     mode: str = "min"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.folder, (str, os.PathLike)) or not os.fspath(self.folder):
+            raise TypeError(f"expected the path of a folder for checkpoints, got {self.folder!r:.80}")
+        if self.best is not None and not isinstance(self.best, str):
+            raise TypeError(f"expected the name of a metric or None as best, got {self.best!r:.80}")
         for name in ("every_iterations", "every_epochs", "keep"):
             value = getattr(self, name)
             if (value is None and name != "keep") or (type(value) is int and value >= 1):
                 continue
             raise ValueError(f"expected a whole number from 1 up as {name}, got {value!r}")
         seconds = self.every_seconds
-        if seconds is not None and not (isinstance(seconds, (int, float)) and seconds > 0):
+        is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+        if seconds is not None and not (is_number and seconds > 0):
             raise ValueError(f"expected a number above 0 as every_seconds, got {seconds!r}")
         if self.mode not in MODES:
             raise ValueError(f"expected mode 'min' or 'max', got {self.mode!r}")

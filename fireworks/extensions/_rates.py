@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,10 +43,11 @@ def sweep(
     Raises:
         ValueError: The rates or their number make no sense, there are no batches, or the loss grows from the start.
     """
-    if not 0 < lowest < highest:
+    are_numbers = all(isinstance(rate, (int, float)) and math.isfinite(rate) for rate in (lowest, highest))
+    if not are_numbers or not 0 < lowest < highest:
         raise ValueError(f"expected 0 < lowest < highest, got lowest={lowest!r} and highest={highest!r}")
-    if steps < _FEWEST:
-        raise ValueError(f"expected {_FEWEST} steps or more, got {steps!r}")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < _FEWEST:
+        raise ValueError(f"expected {_FEWEST} steps or more, a whole number, got {steps!r}")
     engine = Engine(step)
     engine.state.epoch, engine.state.iteration = 1, 0
     rates: list[float] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,8 @@ class ResumableJunction(Junction):
 
     def _find_progress(self, resume: Any) -> dict[str, Any] | None:
         """Load what is to be resumed; gives where its run stands, or None for a new run."""
+        if not isinstance(resume, (bool, str, PathLike)):
+            raise TypeError(f"expected True, False, a checkpoint or a folder of some as resume, got {resume!r:.80}")
         if resume is not False or self._files is not None:
             check_resumable(self._reader.dataset)
         if resume is False:

@@ -244,7 +244,8 @@ class TrainingStep:
 
 
 def _check_options(optimizer: Optimizer, clip_norm: Any, accumulate: Any, precision: Any) -> None:
-    if clip_norm is not None and (not isinstance(clip_norm, (int, float)) or not 0 < clip_norm < math.inf):
+    is_number = isinstance(clip_norm, (int, float)) and not isinstance(clip_norm, bool)
+    if clip_norm is not None and not (is_number and 0 < clip_norm < math.inf):
         raise ValueError(f"expected a number above 0 as clip_norm, or None, got {clip_norm!r}")
     if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
         raise ValueError(f"expected a whole number of batches from 1 up as accumulate, got {accumulate!r}")

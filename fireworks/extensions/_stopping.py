@@ -37,6 +37,8 @@ class EarlyStopping:
     min_delta: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.metric is not None and not isinstance(self.metric, str):
+            raise TypeError(f"expected the name of a metric or None as metric, got {self.metric!r:.80}")
         if type(self.patience) is not int or self.patience < 1:
             raise ValueError(f"expected a whole number of epochs from 1 up as patience, got {self.patience!r}")
         if self.mode not in MODES:

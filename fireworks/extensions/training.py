@@ -179,6 +179,13 @@ class IgniteJunction(ResumableJunction):
             raise ValueError("several processes would save at different steps by every_seconds; use every_iterations")
         self.tensorboard = tensorboard
         _check_kind(visdom or None, (bool, Mapping), "visdom", "True, a dict of the server's place")
+        _check_kind(progress, bool, "progress", "True, False")
+        _check_kind(description, str, "description", "a text")
+        _check_kind(environment, str, "environment", "a text")
+        if not callable(update_function):
+            raise TypeError(
+                f"expected a function that makes the training step as update_function, got {update_function!r:.80}"
+            )
         _check_kind(tensorboard, (str, PathLike), "tensorboard", "a folder")
         self.optimizer, self.scheduler = build_optimizer(
             parameters_of(self.model), optimizer, scheduler, arguments, _OWN_ARGUMENTS

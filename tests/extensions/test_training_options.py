@@ -102,6 +102,7 @@ def test_a_slope_that_is_infinite_cannot_be_clipped():
     "arguments, text",
     [
         ({"clip_norm": 0}, "expected a number above 0 as clip_norm, or None, got 0"),
+        ({"clip_norm": True}, "expected a number above 0 as clip_norm, or None, got True"),
         ({"clip_norm": "1"}, "expected a number above 0 as clip_norm, or None, got '1'"),
         ({"accumulate": 0}, "expected a whole number of batches from 1 up as accumulate, got 0"),
         ({"accumulate": 2.0}, r"from 1 up as accumulate, got 2\.0"),
@@ -445,3 +446,46 @@ def test_arguments_that_torch_takes_are_taken(arguments):
 def test_what_is_no_optimizer_is_refused(given):
     with pytest.raises(TypeError, match=r"expected a name or a class of torch\.optim as optimizer, got"):
         make_trainer(optimizer=given)
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        ({"progress": "yes"}, "expected True, False or None as progress, got 'yes'"),
+        ({"description": 3}, "expected a text or None as description, got 3"),
+        ({"environment": 3}, "expected a text or None as environment, got 3"),
+        (
+            {"update_function": "step"},
+            "expected a function that makes the training step as update_function, got 'step'",
+        ),
+    ],
+)
+def test_options_of_a_wrong_kind_are_refused(arguments, text):
+    with pytest.raises(TypeError, match=text):
+        make_trainer(**arguments)
+
+
+@pytest.mark.parametrize("resume", [None, 3])
+def test_what_is_no_checkpoint_to_resume_is_refused(resume):
+    with pytest.raises(TypeError, match="expected True, False, a checkpoint or a folder of some as resume, got"):
+        make_trainer().train(resume=resume)
+
+
+@pytest.mark.parametrize(
+    "make, text",
+    [
+        (lambda: Checkpointing(3), "expected the path of a folder for checkpoints, got 3"),
+        (lambda: Checkpointing(""), "expected the path of a folder for checkpoints, got ''"),
+        (lambda: Checkpointing("runs", best=3), "expected the name of a metric or None as best, got 3"),
+        (lambda: EarlyStopping(2, metric=3), "expected the name of a metric or None as metric, got 3"),
+    ],
+)
+def test_plans_with_values_of_a_wrong_kind_are_refused(make, text):
+    with pytest.raises(TypeError, match=text):
+        make()
+
+
+@pytest.mark.parametrize("arguments", [{"steps": 7.5}, {"lowest": "1"}, {"highest": float("inf")}])
+def test_a_search_with_values_that_make_no_sense_is_refused(arguments):
+    with pytest.raises(ValueError, match="expected"):
+        make_trainer().find_learning_rate(**arguments)

@@ -97,7 +97,7 @@ def test_a_search_that_fails_leaves_no_trace_either():
     [
         ({"lowest": 0}, "expected 0 < lowest < highest, got lowest=0 and highest=10"),
         ({"lowest": 2, "highest": 1}, "expected 0 < lowest < highest, got lowest=2 and highest=1"),
-        ({"steps": 2}, "expected 5 steps or more, got 2"),
+        ({"steps": 2}, "expected 5 steps or more, a whole number, got 2"),
         ({"dataset": []}, r"the data set yields no batches: \[\]"),
     ],
 )
