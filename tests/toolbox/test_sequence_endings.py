@@ -166,7 +166,7 @@ def test_whole_files_are_read_as_biopython_does(tmp_path, filetype, change):
             rows_of(path, filetype)
         return
     expected = rows_of_biopython(path, filetype)
-    if change == "gzip" and filetype != "twobit":  # whose parser needs a real file
+    if change == "gzip":
         path.write_bytes(gzip.compress(data))
 
     assert rows_of(path, filetype) == expected
@@ -268,3 +268,17 @@ def test_a_zero_byte_is_an_error_though_biopython_reads_it(tmp_path):
     assert rows_of_biopython(path, "fasta")[1][0] == "A\0\0\0\0C"
     with pytest.raises(FormatError, match=r"record 1 \(counted from 0\): expected text, got a zero byte; the file is"):
         list(BioSeqPipe(path))
+
+
+def test_names_and_sequences_of_phylip_files_may_be_numbers(tmp_path):
+    path = tmp_path / "digits.phy"
+    path.write_text(" 2 8\n1         0101\n2         0011\n\n0101 \n0011 \n 1 2\n7         01\n")
+
+    assert [row[:2] for row in rows_of(path, "phylip")] == [("01010101", "1"), ("00110011", "2"), ("01", "7")]
+    assert rows_of(path, "phylip") == rows_of_biopython(path, "phylip")
+
+
+@pytest.mark.parametrize("filetype", ["fasta", "genbank"])
+def test_a_folder_is_named_in_the_error(tmp_path, filetype):
+    with pytest.raises(IsADirectoryError, match=tmp_path.name):
+        BioSeqPipe(tmp_path, filetype=filetype)

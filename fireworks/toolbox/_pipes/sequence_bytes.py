@@ -51,7 +51,12 @@ def open_bytes(path: Path) -> FileBytes:
         OSError: There is no such file, or it cannot be read.
     """
     plain = PlainBytes(os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0)))
-    if plain.read(0, 2) != _GZIP:
+    try:
+        beginning = plain.read(0, 2)
+    except OSError as error:
+        error.filename = os.fspath(path)  # of a folder, say
+        raise
+    if beginning != _GZIP:
         return plain
     return GzipBytes(plain) if _block_size(plain, 0) is None else BgzipBytes(plain)
 

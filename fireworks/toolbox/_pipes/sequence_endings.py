@@ -120,18 +120,20 @@ class _Phylip(_Ending):
     def __init__(self) -> None:
         super().__init__()
         self._declared: list[tuple[int, int]] = []
-        self._rows = 0  # of the alignment that is read now
+        self._count = 0  # of sequences, and lines of them, in the alignment that is read now
+        self._rows = 0
         self._records = 0  # of the alignment that is given now
 
     def see(self, line: str) -> None:
         super().see(line)
         if not line.strip():
             return
-        at_group = not self._declared or self._rows % max(1, self._declared[-1][0]) == 0
-        if at_group and re.fullmatch(r"\s*\d+\s+\d+\s*", line, re.ASCII):
+        # Rows may look like the first line too, where names are numbers.
+        may_begin = self._rows % self._count == 0 and self._rows > 0 if self._count else True
+        if may_begin and re.fullmatch(r"\s*\d+\s+\d+\s*", line, re.ASCII):
             count, length = map(int, line.split())
             self._declared.append((count, length))
-            self._rows = 0
+            self._count, self._rows = count, 0
         else:
             self._rows += 1
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import os
+import shutil
+import tempfile
 import warnings
 import zlib
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -84,6 +87,8 @@ class ParsedRecords:
             opener: Any = gzip.open if file.read(2) == b"\x1f\x8b" else open
         self._file = opener(self.path, "rb")
         try:
+            if opener is gzip.open and self.filetype == "twobit":
+                self._file = _decompressed(self._file)  # its parser reads by the file's descriptor
             if is_text:
                 self._file = WatchedText(self._file, self.filetype)
             else:
@@ -167,6 +172,16 @@ class ParsedRecords:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_file": None, "_records": None, "_row": 0}
+
+
+def _decompressed(file: IO[bytes]) -> IO[bytes]:
+    """The bytes of a compressed file in a temporary one without a name."""
+    with file, contextlib.ExitStack() as stack:
+        result = stack.enter_context(tempfile.TemporaryFile(prefix="fireworks-"))
+        shutil.copyfileobj(file, result)
+        result.seek(0)
+        stack.pop_all()  # whoever gets the file closes it
+    return result
 
 
 def _text_of(sequence: Any) -> str | None:
