@@ -94,6 +94,12 @@ setup(
     package_dir={"": "."},  # an editable install is then one plain line that type checkers can follow, and no warning
     packages=find_packages(include=["fireworks", "fireworks.*"]),
     package_data={"fireworks": ["py.typed"]},
+    entry_points={
+        "console_scripts": [
+            "hyperspace = fireworks.extensions.hyperspace.cli:main",
+            "hyperspace-worker = fireworks.extensions.hyperspace.worker:main",
+        ]
+    },
     python_requires=">=3.11",
     install_requires=BASE,
     extras_require={**FEATURES, "all": [EVERYTHING], **DEVELOPMENT},

@@ -1,0 +1,521 @@
+"""Past runs of a study: found by their parameters, compared as a table, repeated with changes."""
+
+from __future__ import annotations
+
+import json
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import sqlalchemy as sa
+
+from fireworks.core._encoding import state_from_bytes
+from fireworks.core.message import Message
+from fireworks.extensions._claims import Claims
+from fireworks.extensions._database.errors import translated
+from fireworks.extensions.hyperspace._store import (
+    STATUSES,
+    artefacts,
+    as_value,
+    checkpoints,
+    config_text,
+    from_text,
+    open_store,
+    output,
+    points,
+    runs,
+    store_url,
+)
+from fireworks.extensions.hyperspace.configurables import fill_in_defaults, update_config
+from fireworks.extensions.hyperspace.queue import RunQueue, with_values
+from fireworks.extensions.hyperspace.utils import drop_constant_columns, flatten, lists_to_tuples, unique_suffixes
+from fireworks.utils.exceptions import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import RowMapping
+
+__all__ = ["Run", "Study", "Task", "results_comparison"]
+
+_COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "in": lambda value, options: value in lists_to_tuples(options),
+}
+_HEAVY = ("environment", "packages", "changes")
+_MISSING = object()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as the database has it.
+
+    Attributes:
+        id: Its number.
+        task: The name of its task.
+        status: 'waiting', 'paused', 'running', 'completed', 'failed', 'dead' or 'cancelled'.
+        config: Its parameters; every default filled in once it was started.
+        original_config: What `config` was before something was filled in, or None where nothing was.
+        scenario: The scenario and its settings.
+        seed: What the generators were seeded with.
+        result: The quality metric, or several by name.
+        info: What else the scenario noted.
+        attempt: How many workers have had it.
+        error: The traceback of a run that failed, or why it is dead.
+        created, started, finished: Times, in UTC.
+        owner: The worker: host, process.
+        rerun_of: The run that it repeats.
+    """
+
+    id: int
+    task: str
+    status: str
+    config: dict[str, Any]
+    original_config: dict[str, Any] | None
+    scenario: dict[str, Any]
+    seed: int | None
+    result: Any
+    info: dict[str, Any]
+    attempt: int
+    error: str | None
+    created: datetime | None
+    started: datetime | None
+    finished: datetime | None
+    owner: str | None
+    rerun_of: int | None
+    _flat: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the last attempt took, or None while there is no end."""
+        if self.started is None or self.finished is None:
+            return None
+        return (self.finished - self.started).total_seconds()
+
+    def flat(self) -> dict[str, Any]:
+        """Everything that a query can ask for, by dotted names: parameters as they are, `result`, `info.…`, `status`…
+
+        A parameter of the same name as one of these is found as `config.…`.
+        """
+        if not self._flat:
+            result = {"result": self.result} if isinstance(self.result, Mapping) else {}
+            plain = {
+                name: getattr(self, name) for name in ("id", "task", "status", "seed", "attempt", "error", "seconds")
+            }
+            plain |= {"result": self.result} if not result else {}
+            self._flat.update(flatten({"config": self.config, "info": self.info, "scenario": self.scenario, **result}))
+            self._flat.update(flatten(self.config))
+            self._flat.update(plain)
+        return self._flat
+
+
+class Study:
+    """All runs of one study.
+
+    Args:
+        study: Its name.
+        url: The database; None for the SQLite file `STUDY.sqlite` beside `tasks_dir`, or in the current folder.
+        tasks_dir: The folder of the tasks; `rerun` needs it.
+
+    Raises:
+        FileNotFoundError: The SQLite file is not there.
+        DatabaseConnectionError: The database cannot be reached.
+    """
+
+    def __init__(self, study: str, url: str | sa.URL | None = None, tasks_dir: str | Path | None = None) -> None:
+        self.study, self.tasks_dir = study, None if tasks_dir is None else Path(tasks_dir)
+        self.url = store_url(url, study, tasks_dir)
+        file = self.url.database
+        if self.url.get_backend_name() == "sqlite" and file and not Path(file).is_file():
+            raise FileNotFoundError(
+                f"no database {file}; a RunQueue makes it. Or give the url= that the queue was given"
+            )
+        self.engine = open_store(self.url)
+
+    # --- tasks and single runs ---------------------------------------------------------------------------------------
+
+    def get_task_names(self) -> list[str]:
+        """The tasks that have runs, in alphabetical order."""
+        query = sa.select(runs.c.task).where(runs.c.study == self.study).distinct()
+        return sorted(row.task for row in self._rows(query, "listing tasks"))
+
+    def get_task(self, name: str) -> Task:
+        """The runs of one task.
+
+        Raises:
+            KeyError: It has no runs; the text names the tasks that have.
+        """
+        known = self.get_task_names()
+        if name not in known:
+            raise KeyError(
+                f"no runs of a task {name!r}{did_you_mean(name, known)}; there are: {', '.join(known) or 'none'}"
+            )
+        return Task(self, name)
+
+    def get_run(self, run_id: int) -> Run:
+        """One run.
+
+        Raises:
+            KeyError: The study has no such run.
+        """
+        found = self._runs(runs.c.id == run_id)
+        if not found:
+            raise KeyError(f"study {self.study!r} has no run {run_id!r}")
+        return found[0]
+
+    def get_params(self, run_id: int) -> dict[str, Any]:
+        """The configuration of a run: with every default, once it was started."""
+        return self.get_run(run_id).config
+
+    def get_environment(self, run_id: int) -> dict[str, Any]:
+        """What a run ran with: code, command, host; `packages` as pip reads them, `changes` as git shows them."""
+        query = sa.select(*(runs.c[name] for name in _HEAVY)).where(runs.c.study == self.study, runs.c.id == run_id)
+        self.get_run(run_id)
+        (row,) = self._rows(query, f"reading run {run_id}")
+        changes = (row.changes or b"").decode("utf-8", errors="replace")
+        return {**(from_text(row.environment) or {}), "packages": row.packages, "changes": changes}
+
+    def get_output(self, run_id: int) -> str:
+        """What a run has printed so far, every attempt in turn."""
+        self.get_run(run_id)
+        query = sa.select(output.c.text).where(output.c.run == run_id).order_by(output.c.id)
+        return "".join(row.text for row in self._rows(query, f"reading the output of run {run_id}"))
+
+    def get_artefacts(self, run_id: int) -> dict[str, Any]:
+        """What a run kept, by name: bytes of files, text, Messages and plain values."""
+        self.get_run(run_id)
+        query = sa.select(artefacts).where(artefacts.c.run == run_id).order_by(artefacts.c.name)
+        return {row.name: _artefact(row.kind, row.content) for row in self._rows(query, f"reading run {run_id}")}
+
+    def get_checkpoint(self, run_id: int) -> Any:
+        """The last state that a run kept, or None."""
+        self.get_run(run_id)
+        found = self._rows(sa.select(checkpoints.c.state).where(checkpoints.c.run == run_id), f"reading run {run_id}")
+        return state_from_bytes(found[0].state)["state"] if found else None
+
+    def metrics_for_run(self, run_id: int) -> Message:
+        """What a run logged: columns `name`, `step`, `value`, by name and step.
+
+        Where a run went on from a checkpoint, the later attempt's value of a step counts.
+        """
+        self.get_run(run_id)
+        query = sa.select(points).where(points.c.run == run_id).order_by(points.c.id)
+        rows = self._rows(query, f"reading the metrics of run {run_id}")
+        latest = {(row.name, row.step): as_value(row.value, row.special) for row in rows}
+        ordered = sorted(latest)
+        return Message(
+            {
+                "name": [name for name, _ in ordered],
+                "step": [step for _, step in ordered],
+                "value": [latest[key] for key in ordered],
+            }
+        )
+
+    # --- many runs ---------------------------------------------------------------------------------------------------
+
+    def fetch_results(
+        self,
+        query: Mapping[str, Any] | None = None,
+        order: str | Sequence[str] | None = None,
+        limit: int | None = None,
+        *,
+        task: str | None = None,
+    ) -> list[Run]:
+        """Completed runs that match.
+
+        Args:
+            query: Dotted name → value, or (comparison, value): `{"classifier.drop": 0.5, "result": (">", 0.9)}`, with
+                ==, !=, <, <=, >, >= and in. Names are those of `Run.flat`. With a `status` in it, runs of that status.
+            order: A dotted name, or several; with a minus before it from the greatest to the least. By id otherwise.
+                Runs without a value come last.
+            limit: At most so many.
+            task: Only runs of this task.
+
+        Raises:
+            ValueError: A comparison is unknown.
+            KeyError: No run at all has a name of the query; the text gives the nearest that is there.
+        """
+        query = dict(query or {})
+        tests = {name: _comparison(name, wanted) for name, wanted in query.items()}
+        wanted = sa.true() if "status" in query else runs.c.status == "completed"
+        candidates = self._runs(wanted if task is None else sa.and_(wanted, runs.c.task == task))
+        by = [order] if isinstance(order, str) else list(order or [])
+        _check_names([*query, *(name.removeprefix("-") for name in by)], candidates)
+        found = [run for run in candidates if all(test(run.flat().get(name, _MISSING)) for name, test in tests.items())]
+        for name in reversed(by):
+            found = _sorted(found, name.removeprefix("-"), name.startswith("-"))
+        return found[:limit]
+
+    def find_runs(self, query: Mapping[str, Any] | None = None, **options: Any) -> list[int]:
+        """The ids of the runs that `fetch_results` finds."""
+        return [run.id for run in self.fetch_results(query, **options)]
+
+    def results_comparison(self, results: Sequence[Run] | None = None, hide_const_cols: bool = True) -> pd.DataFrame:
+        """Runs side by side: see the function of this name."""
+        return results_comparison(self.fetch_results() if results is None else results, hide_const_cols)
+
+    def diff(self, first: int, second: int) -> pd.DataFrame:
+        """Where two runs differ: a row for each dotted name, a column for each run; None for what one of them lacks."""
+        sides = {number: _comparable(self.get_run(number)) for number in (first, second)}
+        names = [name for name in {**sides[first], **sides[second]} if _differ(sides[first], sides[second], name)]
+        return pd.DataFrame(
+            {
+                number: pd.Series([side.get(name) for name in names], names, dtype=object)
+                for number, side in sides.items()
+            },
+            index=pd.Index(names, name="name", dtype=object),
+        )
+
+    # --- repeating and completing ------------------------------------------------------------------------------------
+
+    def rerun(self, run_id: int, changes: Mapping[str, Any] | None = None, /, **more: Any) -> int:
+        """Queue a run again with some parameters changed; returns the id of the new one.
+
+        Args:
+            run_id: The run to repeat; its seed is used again.
+            changes: Dotted names (`{"classifier.drop": 0.1}`) or nested dicts, as `update_config` takes them.
+            **more: The same, for names without dots.
+
+        Raises:
+            KeyError: The study has no such run.
+            ValueError: The study was opened without `tasks_dir`.
+        """
+        if self.tasks_dir is None:
+            raise ValueError("expected a study with a folder of tasks; open it as Study(study, url, tasks_dir)")
+        run = self.get_run(run_id)
+        nested = with_values({}, {**(changes or {}), **more})
+        queue = RunQueue(self.url, self.study, self.tasks_dir)
+        try:
+            return queue.submit(run.task, update_config(run.config, nested), seed=run.seed, rerun_of=run_id)
+        finally:
+            queue.close()
+
+    def backfill_defaults(self, task: str | None = None) -> int:
+        """Write defaults that were added to the code since into the configurations of old runs.
+
+        The configuration that a run had is kept in `original_config`. Runs that are waiting get theirs when they start,
+        and a run under way is left alone. Import the scenarios first.
+
+        Args:
+            task: Only runs of this task.
+
+        Returns:
+            How many runs changed.
+
+        Raises:
+            ConfigError: A stored configuration names a class that the code no longer has; nothing was changed.
+        """
+        ended = runs.c.status.in_(["completed", "failed", "dead", "cancelled"])
+        old = self._runs(ended if task is None else sa.and_(ended, runs.c.task == task))
+        filled = {}
+        for run in old:
+            try:
+                filled[run.id] = fill_in_defaults(run.config)
+            except ConfigError as error:
+                raise ConfigError(f"run {run.id} cannot be filled in, and nothing was changed: {error}") from error
+        changed = [run for run in old if filled[run.id] != run.config]
+        claims = Claims(self.engine, runs)
+        try:
+            with claims.transaction() as connection:
+                for run in changed:
+                    before = run.config if run.original_config is None else run.original_config
+                    values = {"config": config_text(filled[run.id]), "original_config": config_text(before)}
+                    connection.execute(runs.update().where(runs.c.id == run.id).values(**values))
+        finally:
+            claims.close()
+        return len(changed)
+
+    def counts(self) -> pd.DataFrame:
+        """How many runs of each status every task has: a row for each task."""
+        query = sa.select(runs.c.task, runs.c.status, sa.func.count().label("runs")).where(runs.c.study == self.study)
+        rows = self._rows(query.group_by(runs.c.task, runs.c.status), "counting runs")
+        table = pd.DataFrame(0, index=pd.Index(sorted({row.task for row in rows}), name="task"), columns=list(STATUSES))
+        for row in rows:
+            table.loc[row.task, row.status] = row.runs
+        return table
+
+    def close(self) -> None:
+        """Close the connections to the database."""
+        self.engine.dispose()
+
+    def _runs(self, where: sa.ColumnElement[bool]) -> list[Run]:
+        light = [column for column in runs.c if column.name not in _HEAVY]
+        query = sa.select(*light).where(runs.c.study == self.study, where).order_by(runs.c.id)
+        return [_run(row._mapping) for row in self._rows(query, "reading runs")]
+
+    def _rows(self, query: sa.Select[Any], what: str) -> Sequence[Any]:
+        with translated(self.engine, what), self.engine.connect() as connection:
+            return connection.execute(query).all()
+
+
+class Task:
+    """The runs of one task of a study.
+
+    Args:
+        study: The study.
+        name: The name of the task.
+    """
+
+    def __init__(self, study: Study, name: str) -> None:
+        self.study, self.name = study, name
+
+    def fetch_results(
+        self,
+        query: Mapping[str, Any] | None = None,
+        order: str | Sequence[str] | None = None,
+        limit: int | None = None,
+    ) -> list[Run]:
+        """Completed runs of this task that match, as `Study.fetch_results` finds them."""
+        return self.study.fetch_results(query, order, limit, task=self.name)
+
+    def find_runs(self, query: Mapping[str, Any] | None = None, **options: Any) -> list[int]:
+        """The ids of these runs."""
+        return [run.id for run in self.fetch_results(query, **options)]
+
+    def results_comparison(self, results: Sequence[Run] | None = None, hide_const_cols: bool = True) -> pd.DataFrame:
+        """Runs side by side; all completed ones of this task by default."""
+        return results_comparison(self.fetch_results() if results is None else results, hide_const_cols)
+
+    def get_run(self, run_id: int) -> Run:
+        """One run of this task.
+
+        Raises:
+            KeyError: The task has no such run.
+        """
+        run = self.study.get_run(run_id)
+        if run.task != self.name:
+            raise KeyError(f"run {run_id} belongs to the task {run.task!r}, not to {self.name!r}")
+        return run
+
+    def get_params(self, run_id: int) -> dict[str, Any]:
+        """The configuration of one run of this task."""
+        return self.get_run(run_id).config
+
+    def metrics_for_run(self, run_id: int) -> Message:
+        """What one run of this task logged."""
+        self.get_run(run_id)
+        return self.study.metrics_for_run(run_id)
+
+    def __repr__(self) -> str:
+        return f"Task({self.name!r} of {self.study.study!r})"
+
+
+def results_comparison(results: Sequence[Run], hide_const_cols: bool = True) -> pd.DataFrame:
+    """Runs side by side: a row for each by id, columns of parameters and results under their shortest unique names.
+
+    Args:
+        results: The runs.
+        hide_const_cols: Leave out what is the same for all of them.
+
+    Returns:
+        A frame with the index `id`. Lists are tuples in it, so that rows can be grouped. Results come last.
+    """
+    rows = []
+    for run in results:
+        result = run.result if isinstance(run.result, Mapping) else {"": run.result}
+        named = {f"result.{name}".rstrip("."): value for name, value in flatten(result).items()}
+        rows.append({name: lists_to_tuples(value) for name, value in {**flatten(run.config), **named}.items()})
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    columns.sort(key=lambda name: name == "result" or name.startswith("result."))
+    table = pd.DataFrame(
+        {name: pd.Series([row.get(name) for row in rows], dtype=object).infer_objects() for name in columns}
+    )
+    table.index = pd.Index([run.id for run in results], name="id")
+    if hide_const_cols and len(table) > 1:
+        kept = [name for name in columns if name == "result" or name.startswith("result.")]
+        table = drop_constant_columns(table, keep=kept)
+    return table.rename(columns=unique_suffixes(table.columns))
+
+
+def _run(row: RowMapping) -> Run:
+    same = ("id", "task", "status", "seed", "attempt", "error", "owner", "rerun_of")
+    before = row["original_config"]
+    values: dict[str, Any] = {
+        "config": json.loads(row["config"]),
+        "original_config": None if before is None else json.loads(before),
+        "scenario": json.loads(row["scenario"]),
+        "result": from_text(row["result"]),
+        "info": from_text(row["info"]) or {},
+        **{name: row[name] for name in same},
+        **{name: _time(row[name]) for name in ("created", "started", "finished")},
+    }
+    return Run(**values)
+
+
+def _time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _artefact(kind: str, content: bytes) -> Any:
+    if kind == "text":
+        return content.decode("utf-8")
+    if kind == "message":
+        return Message.load(BytesIO(content))
+    return state_from_bytes(content) if kind == "state" else content
+
+
+def _comparison(name: str, wanted: Any) -> Callable[[Any], bool]:
+    """The test that one entry of a query stands for. What a run lacks equals nothing and is neither more nor less."""
+    symbol, value = "==", wanted
+    if isinstance(wanted, tuple):
+        if len(wanted) != 2 or wanted[0] not in _COMPARISONS:
+            known = ", ".join(_COMPARISONS)
+            raise ValueError(f"{name!r}: expected a value or (comparison, value) with one of {known}, got {wanted!r}")
+        symbol, value = wanted
+    compare, value = _COMPARISONS[symbol], lists_to_tuples(value)
+
+    def test(found: Any) -> bool:
+        if found is _MISSING:
+            return symbol == "!="
+        try:
+            return bool(compare(lists_to_tuples(found), value))
+        except TypeError:  # text beside a number
+            return False
+
+    return test
+
+
+def _check_names(names: Sequence[str], candidates: Sequence[Run]) -> None:
+    known = {name for run in candidates for name in run.flat()}
+    unknown = [name for name in names if name not in known]
+    if candidates and unknown:
+        hints = " ".join(f"no run has {name!r}{did_you_mean(name, known) or '.'}" for name in unknown)
+        raise KeyError(f"{hints} Names: {', '.join(sorted(known))}")
+
+
+def _sorted(found: list[Run], name: str, descending: bool) -> list[Run]:
+    """By one name, equal ones as they were; runs that lack it, or have None or NaN there, last."""
+
+    def has_value(run: Run) -> bool:
+        value = run.flat().get(name)
+        return value is not None and value == value
+
+    with_value = [run for run in found if has_value(run)]
+    kinds = {type(run.flat()[name]) for run in with_value}
+    numbers = all(issubclass(kind, (int, float)) for kind in kinds)
+
+    def key(run: Run) -> Any:
+        value = lists_to_tuples(run.flat()[name])
+        return value if numbers or len(kinds) < 2 else (type(value).__name__, str(value))
+
+    return [*sorted(with_value, key=key, reverse=descending), *(run for run in found if not has_value(run))]
+
+
+def _comparable(run: Run) -> dict[str, Any]:
+    parts = {"scenario": run.scenario, "config": run.config, "info": run.info, "seed": run.seed, "status": run.status}
+    return flatten({"task": run.task, **parts, "result": run.result})
+
+
+def _differ(first: Mapping[str, Any], second: Mapping[str, Any], name: str) -> bool:
+    one, other = first.get(name, _MISSING), second.get(name, _MISSING)
+    if one != one and other != other:  # both NaN
+        return False
+    return bool(one != other)
