@@ -32,6 +32,7 @@ __all__ = [
     "cache",
     "cat",
     "core",
+    "database",
     "experiment",
     "junction",
     "merge",
@@ -47,6 +48,7 @@ __all__ = [
 
 # Names of extensions and where they live: imported when somebody asks for them. Each stands in `__all__` too.
 _LAZY = {
+    "database": "fireworks.extensions.database",
     "Experiment": "fireworks.extensions.experiment",
     "IgniteJunction": "fireworks.extensions.training",
     "experiment": "fireworks.extensions.experiment",

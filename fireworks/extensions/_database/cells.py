@@ -51,11 +51,11 @@ class Cells:
     @classmethod
     def of_value(cls, value: Any, as_tensor: bool = False) -> Cells:
         """A single value."""
-        return (
-            cls(tensor=value.reshape(1))
-            if isinstance(value, torch.Tensor) and value.numel() == 1
-            else cls(objects=[value])
-        )
+        if isinstance(value, torch.Tensor) and value.numel() == 1 and not as_tensor:
+            return cls(tensor=value.reshape(1))
+        if isinstance(value, np.generic) and value.dtype.kind in "biufMm":
+            return cls(array=np.array([value]))
+        return cls(objects=[value])
 
     def numbers(self) -> Cells:
         """The same, with a tensor of one dimension as an array."""

@@ -11,6 +11,7 @@ import pandas as pd
 
 from fireworks.core._columns import Column
 from fireworks.extensions._database.families import Target
+from fireworks.extensions._database.types import concrete
 
 # '2020-01-31 10:20:30', with milliseconds, with microseconds: what numpy reads as we do. It takes 'now' for a date.
 _LENGTHS = {19, 23, 26}
@@ -29,10 +30,15 @@ def timestamps(values: Sequence[Any], target: Target) -> np.ndarray:
     if kinds <= {datetime.datetime}:
         zoned = {value.tzinfo is not None for value in values if value is not None}
         if zoned <= {False}:
-            return np.array(values, dtype="datetime64[us]")
+            return from_datetimes(values)
         if zoned == {True} and target.zoned:
-            return np.array(pd.to_datetime(list(values), utc=True).tz_localize(None), dtype="datetime64[us]")
+            return from_datetimes(pd.to_datetime(list(values), utc=True).tz_localize(None))
     return np.array([_one(value, row, target) for row, value in enumerate(values)], dtype="datetime64[us]")
+
+
+def from_datetimes(values: Any) -> np.ndarray:
+    """Microseconds of datetime objects without a zone: pandas is twenty times as fast as numpy here."""
+    return np.array(pd.DatetimeIndex(values).as_unit("us"), dtype="datetime64[us]")
 
 
 def instants_column(array: np.ndarray) -> Column:
@@ -72,7 +78,7 @@ def _one(value: Any, row: int, target: Target) -> datetime.datetime | None:
 def _from_text(text: str, target: Target) -> Any:
     if target.has_usual_format:
         return datetime.datetime.fromisoformat(text)
-    process = target.stored.result_processor(target.dialect, None)
+    process = concrete(target.type, target.dialect).result_processor(target.dialect, None)
     return text if process is None else process(text)
 
 
@@ -85,7 +91,7 @@ def days(values: Sequence[Any], target: Target) -> Sequence[Any]:
     kinds = set(map(type, values)) - {type(None)}
     if kinds <= {datetime.date}:
         return values
-    process = target.stored.result_processor(target.dialect, None)
+    process = concrete(target.type, target.dialect).result_processor(target.dialect, None)
     found = []
     for row, value in enumerate(values):
         try:

@@ -6,6 +6,9 @@ import datetime
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from fireworks.extensions._database.cells import Cells
 from fireworks.extensions._database.encoding_numbers import encode_bool, encode_decimal, encode_float, encode_int
 from fireworks.extensions._database.encoding_objects import encode_json, encode_other, encode_tensor
@@ -57,7 +60,7 @@ def bound(values: list[Any], target: Target) -> list[Any]:
         return values
     if target.family == "timestamp":
         if target.has_usual_format:
-            return [value if value is None else _iso(value) for value in values]
+            return _as_text(values)
         if target.dialect.name != "sqlite":
             return values if target.has_zones or not target.zoned else [v and v.replace(tzinfo=None) for v in values]
     process = concrete(target.type, target.dialect).bind_processor(target.dialect)
@@ -67,8 +70,17 @@ def bound(values: list[Any], target: Target) -> list[Any]:
 _AS_THEY_ARE = {"bool", "int", "float", "text", "bytes", "tensor"}
 
 
-def _iso(value: datetime.datetime) -> str:
-    return value.isoformat(" ", "microseconds")[:26]
+def _as_text(moments: list[datetime.datetime | None]) -> list[str | None]:
+    """What SQLAlchemy writes for each, 'YYYY-MM-DD HH:MM:SS.ffffff', for all of them at once; instants are in UTC."""
+    array = pd.DatetimeIndex(moments).tz_localize(None).as_unit("us").to_numpy()
+    if not len(array) or np.isnat(array).all():
+        return [None] * len(moments)
+    letters = np.datetime_as_string(array, unit="us")
+    letters.view("U1").reshape(len(letters), -1)[:, 10] = " "
+    written: list[str | None] = letters.tolist()
+    if None not in moments:
+        return written
+    return [None if moment is None else text for moment, text in zip(moments, written, strict=True)]
 
 
 def _processed(values: list[Any], process: Callable[[Any], Any], target: Target) -> list[Any]:

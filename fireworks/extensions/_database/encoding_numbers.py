@@ -19,10 +19,8 @@ def _limits(target: Target) -> tuple[int, int]:
     """The least and the greatest integer."""
     bits = 64
     if target.dialect.name != "sqlite":
-        name = str(target).split("(")[0].split()[0].upper()
-        bits = {"TINYINT": 8, "BOOL": 8, "SMALLINT": 16, "SMALLSERIAL": 16, "MEDIUMINT": 24}.get(name, 32)
-        if isinstance(target.stored, sa.BigInteger):
-            bits = 64
+        sizes = {"TINYINT": 8, "SMALLINT": 16, "MEDIUMINT": 24, "BIGINT": 64}
+        bits = sizes.get(target.sql_name, 64 if isinstance(target.stored, sa.BigInteger) else 32)
     if getattr(target.stored, "unsigned", False):
         return 0, 2**bits - 1
     return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1

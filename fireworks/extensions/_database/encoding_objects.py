@@ -5,6 +5,8 @@ from __future__ import annotations
 import decimal
 import enum
 import json
+import uuid
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,8 +34,10 @@ def _as_json(value: Any, row: int, target: Target) -> Any:
         raise target.error(row, value, f"is no JSON ({error})", "convert the column with map() first") from error
     if back != plain:
         raise target.error(row, value, "would change as JSON", "give every dict keys that are text")
-    if is_binary and ("\\u0000" in text or "\\ud8" in text):
-        _check_jsonb_text(plain, row, value, target)
+    if "\\ud" in text:
+        _refuse_letters(plain, _is_lone_surrogate, "has a lone surrogate", row, value, target)
+    if is_binary and "\\u0000" in text:
+        _refuse_letters(plain, lambda letter: letter == "\0", "has a NUL character", row, value, target)
     return plain
 
 
@@ -43,16 +47,20 @@ def _as_jsonb_number(text: str) -> Any:
     return int(number) if "e" in text and number == number.to_integral_value() else float(text)
 
 
-def _check_jsonb_text(plain: Any, row: int, value: Any, target: Target) -> None:
+def _is_lone_surrogate(letter: str) -> bool:
+    return "\ud800" <= letter <= "\udfff"
+
+
+def _refuse_letters(
+    plain: Any, is_bad: Callable[[str], bool], reason: str, row: int, value: Any, target: Target
+) -> None:
     if isinstance(plain, dict):
         plain = [*plain.keys(), *plain.values()]
     if isinstance(plain, list):
         for item in plain:
-            _check_jsonb_text(item, row, value, target)
-    elif isinstance(plain, str) and ("\0" in plain or any("\ud800" <= letter <= "\udfff" for letter in plain)):
-        raise target.error(
-            row, value, "has a NUL character or a lone surrogate", "remove it, or declare the column dict"
-        )
+            _refuse_letters(item, is_bad, reason, row, value, target)
+    elif isinstance(plain, str) and any(map(is_bad, plain)):
+        raise target.error(row, value, reason, "remove it first")
 
 
 def _plain(value: Any) -> Any:
@@ -92,4 +100,9 @@ def encode_other(cells: Cells, target: Target) -> list[Any]:
         for row, value in enumerate(values):
             if value is not None and not isinstance(value, enum.Enum) and value not in kind.enums:
                 raise target.error(row, value, "is none of the values of the column", f"choose from {kind.enums}")
+    if isinstance(kind, sa.Uuid):
+        wanted = uuid.UUID if kind.as_uuid else str
+        for row, value in enumerate(values):
+            if value is not None and not isinstance(value, wanted):
+                raise target.error(row, value, "is no UUID", "convert the column with map(), as to uuid.UUID")
     return values

@@ -72,7 +72,7 @@ def _check_length(values: list[Any], target: Target, text: str, size: int) -> No
                 values, lambda v: len(v) != count, target, f"is not {count} long", "declare the column String"
             )
     if target.is_mysql:
-        most = _MOST_BYTES.get(type(kind).__name__.upper())
+        most = _MOST_BYTES.get(target.sql_name)
         if most is not None and size > most:
             _refuse_first(values, lambda v: (_utf8_size(v) or 0) > most, target, longer.format(f"{most} bytes"), remedy)
         _check_alphabet(values, target, text)
@@ -119,7 +119,7 @@ def encode_bytes(cells: Cells, target: Target) -> list[Any]:
         values = [value if value is None else bytes(value) for value in values]
     if target.is_mysql:
         length = getattr(target.stored, "length", None)
-        most = length if length is not None else _MOST_BYTES.get(type(target.stored).__name__.upper(), 65_535)
+        most = length if length is not None else _MOST_BYTES.get(target.sql_name, 65_535)
         remedy = "declare the column bytes"
         _refuse_first(
             values, lambda v: len(v) > most, target, f"is longer than the {most} bytes the column has", remedy

@@ -30,7 +30,7 @@ def encode_timestamp(cells: Cells, target: Target) -> list[Any]:
 
 def _timestamp(value: Any, row: int, target: Target) -> datetime.datetime:
     if isinstance(value, np.datetime64):
-        return _timestamps_of_array(np.array([value]), False, target)[0]
+        value = _of_numpy(value, row, target)
     if not isinstance(value, datetime.datetime):
         raise target.error(row, value, "is no point in time", _CONVERT)
     has_zone = value.utcoffset() is not None
@@ -44,6 +44,18 @@ def _timestamp(value: Any, row: int, target: Target) -> datetime.datetime:
         return value.astimezone(datetime.UTC) if has_zone else value
     except OverflowError as error:
         raise target.error(row, value, "is not between the years 1 and 9999 in UTC", _CONVERT) from error
+
+
+def _of_numpy(value: np.datetime64, row: int, target: Target) -> datetime.datetime:
+    moment = value.astype("datetime64[us]")
+    if moment != value:
+        raise target.error(row, value, "is finer than a microsecond", _ROUND)
+    if not isinstance(moment.item(), datetime.datetime):
+        raise target.error(row, value, _OUTSIDE, _CONVERT)
+    return moment.item()
+
+
+_OUTSIDE = "is not between the years 1 and 9999"
 
 
 def _timestamps_of_array(array: np.ndarray, zoned: bool, target: Target) -> list[Any]:
@@ -63,7 +75,7 @@ def _in_microseconds(array: np.ndarray, target: Target) -> np.ndarray:
     missing = np.isnat(array)
     years = array.astype("datetime64[Y]").view(np.int64) + 1970
     outside = ((years < 1) | (years > 9999)) & ~missing
-    refuse(outside, array, target, "is not between the years 1 and 9999", _CONVERT)
+    refuse(outside, array, target, _OUTSIDE, _CONVERT)
     coarse = array.astype("datetime64[us]")
     refuse((coarse != array) & ~missing, array, target, "is finer than a microsecond", _ROUND)
     return coarse
@@ -102,7 +114,7 @@ _NO_DAY, _NORMALIZE = "is no whole day", "use dt.normalize() on the column first
 
 def _day(value: Any, row: int, target: Target) -> datetime.date:
     if isinstance(value, np.datetime64):
-        value = _in_microseconds(np.array([value]), target)[0].item()
+        value = _of_numpy(value, row, target)
     if isinstance(value, datetime.datetime):
         if value.tzinfo is not None or value.time() != datetime.time() or getattr(value, "nanosecond", 0) != 0:
             raise target.error(row, value, _NO_DAY, _NORMALIZE)

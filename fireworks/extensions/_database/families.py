@@ -18,7 +18,6 @@ from fireworks.extensions._database.types import (
     ExactText,
     TensorType,
     Timestamp,
-    concrete,
 )
 from fireworks.utils.exceptions import CellError
 
@@ -31,12 +30,12 @@ _OWN: list[tuple[type, str]] = [
 ]
 # In this order: an Enum is a String, a Float is a Numeric.
 _GENERIC: list[tuple[type | tuple[type, ...], str]] = [
+    (sa.Interval, "interval"),
     ((TypeDecorator, sa.Enum, mysql.SET, mysql.BIT), "other"),
     (sa.Boolean, "bool"),
     (sa.Integer, "int"),
     (sa.Float, "float"),
     (sa.Numeric, "decimal"),
-    (sa.Interval, "interval"),
     (sa.DateTime, "timestamp"),
     (sa.Date, "date"),
     (sa.Time, "time"),
@@ -63,11 +62,25 @@ class Target:
 
     @cached_property
     def stored(self) -> TypeEngine[Any]:
-        """What the database itself sees."""
-        stored = concrete(self.type, self.dialect)
-        while isinstance(stored, TypeDecorator):
-            stored = stored.load_dialect_impl(self.dialect).dialect_impl(self.dialect)
+        """What the table in the database is described by."""
+        stored = self.resolved
+        while isinstance(stored, TypeDecorator) and not isinstance(stored, sa.Interval):
+            stored = stored.load_dialect_impl(self.dialect)
+            stored = stored._variant_mapping.get(self.dialect.name, stored)
         return stored
+
+    @cached_property
+    def sql(self) -> str:
+        """The type as the database writes it."""
+        try:
+            return self.dialect.type_compiler_instance.process(self.stored)
+        except (sa.exc.CompileError, AttributeError):
+            return repr(self.type)
+
+    @property
+    def sql_name(self) -> str:
+        """The type's name, without its size and its character set."""
+        return self.sql.partition("(")[0].split()[0].upper()
 
     @cached_property
     def family(self) -> str:
@@ -97,14 +110,11 @@ class Target:
     @property
     def has_usual_format(self) -> bool:
         """Is time written on SQLite as SQLAlchemy does, when nobody says otherwise?"""
-        return self.dialect.name == "sqlite" and "_storage_format" not in vars(self.stored)
+        usual = getattr(type(self.stored), "_storage_format", None)
+        return self.dialect.name == "sqlite" and getattr(self.stored, "_storage_format", None) == usual
 
     def __str__(self) -> str:
-        try:
-            text = self.dialect.type_compiler_instance.process(self.stored)
-        except (sa.exc.CompileError, AttributeError):
-            text = repr(self.type)
-        return f"{text} on {'mariadb' if getattr(self.dialect, 'is_mariadb', False) else self.dialect.name}"
+        return f"{self.sql} on {'mariadb' if getattr(self.dialect, 'is_mariadb', False) else self.dialect.name}"
 
     def error(self, row: int, value: Any, reason: str, remedy: str) -> CellError:
         """The error for one value that the column cannot hold."""

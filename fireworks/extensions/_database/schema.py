@@ -50,7 +50,8 @@ def create_table(
         Base: The class to inherit from; by default a fresh one with metadata of its own.
 
     Returns:
-        The class; `__table__` is the `sqlalchemy.Table`.
+        The class; `__table__` is the `sqlalchemy.Table`. Columns called `metadata` or `registry`, which every such
+        class has already, are its attributes `metadata_` and `registry_`.
 
     Raises:
         ColumnError: `primary_key` is not among the columns.
@@ -82,10 +83,11 @@ def create_table(
             raise ValueError(f"{ID!r} is the name of the key that is added; say primary_key={ID!r} to use your column")
         described.insert(0, sa.Column(ID, big_integer(), primary_key=True, autoincrement=True))
     base = Base if Base is not None else declarative_base()
-    return type(base)(
-        name, (base,), {"__tablename__": name, "__table_args__": _OPTIONS} | {c.name: c for c in described}
-    )
+    attributes = {f"{c.name}_" if c.name in _RESERVED else c.name: c for c in described}
+    return type(base)(name, (base,), {"__tablename__": name, "__table_args__": _OPTIONS} | attributes)
 
+
+_RESERVED = {"metadata", "registry"}  # which every class of a table has of its own
 
 # What MariaDB needs to be told to keep text of every language.
 _OPTIONS = {f"{name}_{option}": value for name in ("mysql", "mariadb") for option, value in [("charset", "utf8mb4")]}
@@ -94,6 +96,9 @@ _OPTIONS = {f"{name}_{option}": value for name in ("mysql", "mariadb") for optio
 def _described(columns: Mapping[str, Any] | Iterable[sa.Column[Any]]) -> list[sa.Column[Any]]:
     """Columns of our own: those that were given stay as they are."""
     if isinstance(columns, Mapping):
+        for name in columns:
+            if not isinstance(name, str) or not name:
+                raise TypeError(f"a column needs a name that is text, got {name!r}")
         given = [
             spec._copy(name=name) if isinstance(spec, sa.Column) else sa.Column(name, sql_type(spec, name))
             for name, spec in columns.items()
@@ -105,7 +110,7 @@ def _described(columns: Mapping[str, Any] | Iterable[sa.Column[Any]]) -> list[sa
                 raise TypeError(f"expected a dict of names and types or a list of sqlalchemy.Column, got {column!r}")
             given.append(column._copy())
     for column in given:
-        if not isinstance(column.name, str) or not column.name:
+        if not column.name:
             raise TypeError(f"a column needs a name that is text, got {column.name!r}")
         column.type = sql_type(column.type, column.name)
     twice = {column.name for column in given if [other.name for other in given].count(column.name) > 1}

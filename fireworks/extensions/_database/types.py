@@ -11,6 +11,9 @@ import numpy as np
 import sqlalchemy as sa
 import torch
 from sqlalchemy.dialects import mysql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import operators
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from fireworks.extensions._database.tensor_bytes import tensor_from_bytes, tensor_to_bytes
@@ -71,15 +74,50 @@ class ExactText(TypeDecorator[str]):
         return mysql.VARCHAR(self.length, charset="utf8mb4", collation=collation)
 
 
+class _Number(FunctionElement[decimal.Decimal]):
+    """A column of exact decimals where it has to be a number."""
+
+    type = sa.Numeric()
+    name = "number"
+    inherit_cache = True
+
+
+@compiles(_Number)
+def _compile_number(element: _Number, compiler: Any, **kwargs: Any) -> str:
+    return str(compiler.process(element.clauses, **kwargs))
+
+
+@compiles(_Number, "sqlite")
+def _refuse_number(element: _Number, compiler: Any, **kwargs: Any) -> str:
+    raise sa.exc.CompileError(
+        f"{compiler.process(element.clauses, **kwargs)}: exact decimals are text on SQLite, which has no order of "
+        "numbers; compare them by ==, != or in_, read them and compare there, or declare the column int or float"
+    )
+
+
+_NUMERIC_OPERATORS = {operators.lt, operators.le, operators.gt, operators.ge, operators.between_op}
+_NUMERIC_OPERATORS |= {operators.not_between_op, operators.add, operators.sub, operators.mul, operators.truediv}
+
+
 class ExactDecimal(TypeDecorator[decimal.Decimal]):
     """Decimals with every digit: NUMERIC on PostgreSQL, DECIMAL(65, 30) on MariaDB, text on SQLite, whose numbers are
     floats.
 
-    As text is not ordered as numbers are, columns of this type can be compared by `==`, `!=` and `in_` only.
+    Text is not ordered as numbers are: on SQLite, columns of this type can be compared by `==`, `!=` and `in_` only.
     """
 
     impl = sa.Numeric
     cache_ok = True
+
+    class Comparator(TypeDecorator.Comparator[decimal.Decimal]):
+        """Compares and computes with numbers, never with text."""
+
+        def operate(self, op: Any, *other: Any, **kwargs: Any) -> Any:
+            if op in _NUMERIC_OPERATORS:
+                return op(_Number(self.expr), *other, **kwargs)
+            return super().operate(op, *other, **kwargs)
+
+    comparator_factory = Comparator
 
     def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
         if dialect.name in MYSQL:
@@ -122,7 +160,7 @@ class Timestamp(TypeDecorator[datetime.datetime]):
         if (value.tzinfo is not None) != self.timezone:
             has, needs = ("a", "none") if value.tzinfo is not None else ("no", "one")
             raise ValueError(f"{value!r} has {has} time zone, and the column holds times with {needs}")
-        if not self.timezone or dialect.name == "postgresql":
+        if not self.timezone or dialect.name not in ("sqlite", *MYSQL):
             return value
         return value.astimezone(datetime.UTC).replace(tzinfo=None)
 
@@ -196,7 +234,7 @@ def _widened(given: TypeEngine[Any]) -> TypeEngine[Any]:
     kind = type(given)
     wide: TypeEngine[Any] | None = None
     if kind is sa.DateTime:
-        wide = mysql.DATETIME(fsp=6)
+        wide = mysql.DATETIME(timezone=getattr(given, "timezone", False), fsp=6)
     elif kind is sa.Time:
         wide = mysql.TIME(fsp=6)
     elif kind is sa.Float and getattr(given, "precision", None) is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -88,11 +89,14 @@ def decode(rows: Sequence[Sequence[Any]], types: Mapping[str, TypeEngine[Any]], 
         CellError: A value is not of the column's type, which SQLite allows.
     """
     names = list(types)
-    columns = list(zip(*rows, strict=True)) if len(rows) else [()] * len(names)
-    if len(columns) != len(names):
-        raise ValueError(f"expected rows of {len(names)} values, got {len(columns)}")
+    if len(rows) and len(rows[0]) != len(names):
+        raise ValueError(f"expected rows of {len(names)} values, got {len(rows[0])}")
+    # zip(*rows) would make an iterator for every row, over which the garbage collector then goes.
     return Message(
-        {name: decoded(values, Target(name, types[name], dialect)) for name, values in zip(names, columns, strict=True)}
+        {
+            name: decoded(list(map(itemgetter(place), rows)), Target(name, types[name], dialect))
+            for place, name in enumerate(names)
+        }
     )
 
 
