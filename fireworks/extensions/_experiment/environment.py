@@ -102,7 +102,17 @@ def _git_of(folder: Path) -> tuple[dict[str, Any], bytes]:
     return record, diff
 
 
-_DIFF = ("diff", "--no-color", "--no-ext-diff", "--no-textconv", "--no-relative", "--binary")
+# Whatever is configured, `git apply` shall take it.
+_DIFF = [
+    "diff",
+    "--no-color",
+    "--no-ext-diff",
+    "--no-textconv",
+    "--no-relative",
+    "--binary",
+    "--src-prefix=a/",
+    "--dst-prefix=b/",
+]
 
 
 def _empty_tree(folder: Path) -> str:

@@ -1,7 +1,8 @@
 """What a program prints, written to files too while an experiment runs.
 
-The streams stay the objects that they are: only their `write` is listened to. So handlers of `logging` that hold a
-stream are heard, programs that ask whether it is a terminal get the same answer, and notebooks show what they show.
+Streams stay the objects that they are, only their `write` is listened to: so handlers of `logging` that hold a stream
+are heard, and programs that ask whether it is a terminal get the same answer. Where somebody else does so already, as
+IPython does for every cell and undoes it afterwards, an object stands in for the stream instead.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,34 +20,62 @@ __all__ = ["Capture"]
 
 
 class _Ear:
-    """Stands in for the `write` of a stream, and passes on to it what is written, and to all who listen."""
+    """Stands between a stream and what is written to it, and tells it to all who listen."""
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._write = stream.write
+    def __init__(self, name: str) -> None:
         self.listeners: list[Log] = []
+        self._name = name
+        self._stream = getattr(sys, name)
+        self._stand_in: _StandIn | None = None
+        own = getattr(self._stream, "__dict__", {"write": None})
+        if "write" in own:
+            self._stand_in = _StandIn(self._stream, self)
+            setattr(sys, name, self._stand_in)
+        else:
+            self._write = self._stream.write
+            self._stream.write = self
+
+    @classmethod
+    def at(cls, name: str) -> _Ear:
+        """The one at `sys.stdout` or `sys.stderr`, made if there is none."""
+        stream = getattr(sys, name)
+        ear = stream._ear if isinstance(stream, _StandIn) else getattr(stream, "write", None)
+        return ear if isinstance(ear, cls) else cls(name)
 
     def __call__(self, text: Any) -> Any:
-        written = self._write(text)
+        # What stands behind a stand-in may be exchanged meanwhile: that is why there is one.
+        written = self._write(text) if self._stand_in is None else self._stream.write(text)
         for log in tuple(self.listeners):
             log.write(text)
         return written
 
-    @classmethod
-    def at(cls, stream: Any) -> _Ear:
-        """The one of this stream, made if it has none."""
-        ear = vars(stream).get("write")
-        if not isinstance(ear, cls):
-            ear = cls(stream)
-            stream.write = ear
-        return ear
-
     def leave(self, log: Log) -> None:
-        """Stop telling this log; the last one out gives the stream its own `write` back."""
-        if log in self.listeners:
-            self.listeners.remove(log)
-        if not self.listeners and vars(self._stream).get("write") is self:
+        """Stop telling this log; when the last one is out, all is as it was."""
+        self.listeners.remove(log)
+        if self.listeners:
+            return
+        if self._stand_in is not None:
+            if getattr(sys, self._name) is self._stand_in:
+                setattr(sys, self._name, self._stream)
+        elif vars(self._stream).get("write") is self:
             del self._stream.write
+
+
+class _StandIn:
+    """A stream that is another one, but for its `write`."""
+
+    def __init__(self, stream: Any, ear: _Ear) -> None:
+        self._fireworks_stream, self._ear = stream, ear
+
+    def write(self, text: Any) -> Any:
+        return self._ear(text)
+
+    def writelines(self, lines: Iterable[Any]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._fireworks_stream, name)
 
 
 class Log:
@@ -87,14 +117,12 @@ class Capture:
 
     def __init__(self, stdout: Path, stderr: Path) -> None:
         self._heard: list[tuple[_Ear, Log]] = []
-        logs = [(sys.stdout, Log(stdout)), (sys.stderr, Log(stderr))]
-        for stream, log in logs:
-            try:
-                ear = _Ear.at(stream)
-            except (AttributeError, TypeError):  # no stream at all, or one that does not let itself be listened to
+        logs = [("stdout", Log(stdout)), ("stderr", Log(stderr))]
+        for name, log in logs:
+            if getattr(sys, name) is None:  # as in programs without a console
                 log.close()
-                warnings.warn(f"what is printed to {stream!r:.80} cannot be captured", stacklevel=4)
                 continue
+            ear = _Ear.at(name)
             ear.listeners.append(log)
             self._heard.append((ear, log))
 

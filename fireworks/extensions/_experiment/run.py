@@ -126,6 +126,7 @@ class _Watch:
 
     runs: list[Run] = []  # noqa: RUF012 - of the process, not of an object
     _hook: Any = None
+    _waits = False
 
     @classmethod
     def add(cls, run: Run) -> None:
@@ -144,16 +145,32 @@ class _Watch:
     def _start(cls) -> None:
         cls._hook = sys.excepthook
         sys.excepthook = cls._on_exception
-        if threading.current_thread() is threading.main_thread() and _is_default(signal.SIGTERM):
-            signal.signal(signal.SIGTERM, cls._on_terminate)
+        cls._exchange(signal.SIG_DFL, cls._on_terminate)
+
+    @staticmethod
+    def _exchange(handler: Any, other: Any) -> bool:
+        """Handle SIGTERM in another way, if it is handled in this one; only the main thread may."""
+        may = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == handler
+        if may:
+            signal.signal(signal.SIGTERM, other)
+        return may
 
     @classmethod
     def _stop(cls) -> None:
         if sys.excepthook == cls._on_exception:
             sys.excepthook = cls._hook
-        is_main = threading.current_thread() is threading.main_thread()
-        if is_main and signal.getsignal(signal.SIGTERM) == cls._on_terminate:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        cls._exchange(cls._on_terminate, signal.SIG_DFL)
+
+    @classmethod
+    def before_fork(cls) -> None:
+        """A forked process shall end by SIGTERM as any other; one that comes right after a fork never reaches a handler."""
+        cls._waits = cls._exchange(cls._on_terminate, signal.SIG_DFL)
+
+    @classmethod
+    def after_fork(cls) -> None:
+        """In the process that forked."""
+        if cls._waits:
+            cls._exchange(signal.SIG_DFL, cls._on_terminate)
 
     @classmethod
     def _on_exception(cls, kind: type[BaseException], error: BaseException, trace: Any) -> None:
@@ -177,8 +194,6 @@ class _Watch:
                     sys.stderr.write(f"how the experiment ended could not be written down: {error}\n")
 
 
-def _is_default(number: int) -> bool:
-    return signal.getsignal(number) == signal.SIG_DFL
-
-
 atexit.register(_Watch.finish_all, "completed")
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_Watch.before_fork, after_in_parent=_Watch.after_fork)
