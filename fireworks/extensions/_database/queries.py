@@ -11,6 +11,7 @@ from fireworks.core._names import names_columns
 from fireworks.core.message import Message
 from fireworks.core.pipe import Pipe
 from fireworks.core.state import State, take_out
+from fireworks.extensions._database import adbc
 from fireworks.extensions._database.connections import as_engine, engine_url
 from fireworks.extensions._database.editing import delete_rows, update_rows
 from fireworks.extensions._database.filters import condition
@@ -264,11 +265,26 @@ class DBPipe(_Reading):
         return DBBatches(self, batch_size=n, drop_last=drop_last)
 
     def all(self) -> Message:
-        """All rows as one message."""
+        """All rows as one message.
+
+        The extra `adbc` makes this several times faster for whole tables in SQLite files and PostgreSQL, of columns of
+        numbers, booleans, text, bytes, timestamps and tensors.
+        """
         selection, source = self._selection, self._source
         with without_collector():
+            message = None
+            if adbc.can_read(source, selection) and self._is_long():
+                message = adbc.read_table(source, selection)
+            if message is not None:
+                return message
             rows = source.fetch(selection.all_rows, f"reading table {selection.table.name!r}")
             return message_of(rows, selection, source.dialect)
+
+    def _is_long(self) -> bool:
+        """Whether there are so many rows that to connect once more is worth it."""
+        selection = self._selection
+        beyond = selection.statement.order_by(None).offset(_PAGE).limit(1)
+        return bool(self._source.fetch(beyond, f"reading table {selection.table.name!r}"))
 
     def __getitem__(self, index: RowIndex) -> Any:
         if names_columns(index):
