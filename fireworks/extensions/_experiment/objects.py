@@ -179,7 +179,7 @@ def save_object(folder: Path, name: str, obj: Any, overwrite: bool) -> None:
     target = _target(folder, name)
     root = target.parent
     kind = _kind_of(name, obj)
-    if target.exists() and not overwrite:
+    if not overwrite and (target.exists() or _previous(target).exists()):
         raise FileExistsError(_EXISTS.format(name, folder))
     temporary = root / f".{uuid.uuid4().hex[:12]}"
     with explained(target):
@@ -215,7 +215,7 @@ def _put_in_place(temporary: Path, target: Path, overwrite: bool) -> None:
                 raise FileExistsError(_EXISTS.format(target.name, target.parent.parent)) from error
             raise
     else:
-        if target.exists():
+        if target.exists():  # otherwise the previous one is the only one, until the new one is in its place
             shutil.rmtree(previous, ignore_errors=True)
             os.rename(target, previous)
         os.rename(temporary, target)

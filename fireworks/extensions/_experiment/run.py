@@ -163,7 +163,7 @@ class _Watch:
 
     @classmethod
     def before_fork(cls) -> None:
-        """A forked process shall end by SIGTERM as any other; one that comes right after a fork never reaches a handler."""
+        """Forked processes shall end by SIGTERM: one that comes right after a fork never reaches a handler of Python."""
         cls._waits = cls._exchange(cls._on_terminate, signal.SIG_DFL)
 
     @classmethod
