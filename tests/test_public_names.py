@@ -39,6 +39,7 @@ def test_every_listed_name_can_be_imported(name):
 def test_the_names_that_programs_import_from_fireworks_are_listed():
     names = "Message TensorMessage cat merge Pipe HookedPassThroughPipe recursive Junction Model PyTorch_Model Scaffold"
     names += " model_from_module message pipe junction model cache IgniteJunction training Experiment experiment"
+    names += " database"
 
     assert set(names.split()) <= set(fireworks.__all__)
 

@@ -29,13 +29,13 @@ _POSTGRES: list[tuple[type[FireworksError], tuple[str, ...]]] = [
     (CellError, ("22", "23")),
 ]
 _MARIADB: list[tuple[type[FireworksError], set[int]]] = [
-    (DatabaseConnectionError, {1040, 1045, 1053, 1077, 1079, 1080, 1152, 1153, 1158, 1159, 1160, 1161, 1184, 1927}),
+    (DatabaseConnectionError, {1040, 1045, 1053, 1077, 1079, 1080, 1152, 1158, 1159, 1160, 1161, 1184, 1927}),
     (DatabaseConnectionError, {2002, 2003, 2006, 2013, 2014, 2055, 1049, 1044, 1130, 0}),
     (DatabaseFullError, {3, 28, 1021, 1030, 1041, 1114}),
     (DatabaseLockedError, {1205, 1213, 1099, 1100, 1020, 1969}),
     (TableError, {1146, 1051}),
     (ColumnError, {1054, 1072}),
-    (CellError, {1048, 1062, 1264, 1265, 1292, 1364, 1366, 1406, 1451, 1452, 1557, 1586, 1690, 3819, 4025}),
+    (CellError, {1048, 1062, 1153, 1264, 1265, 1292, 1364, 1366, 1406, 1451, 1452, 1557, 1586, 1690, 3819, 4025}),
 ]
 _SQLITE: list[tuple[type[FireworksError], str]] = [
     (DatabaseLockedError, r"database (table )?is locked"),

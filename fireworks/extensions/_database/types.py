@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import decimal
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -266,8 +265,3 @@ _KEY_BYTES = 3072
 def concrete(given: TypeEngine[Any], dialect: sa.Dialect) -> TypeEngine[Any]:
     """What the type is on a dialect: the type of the column that the database itself sees."""
     return given.dialect_impl(dialect)
-
-
-def python_types() -> Mapping[type, Any]:
-    """Which plain Python types name a type of column."""
-    return _OF_PYTHON
