@@ -41,7 +41,10 @@ _RETRIES = 5  # of a transaction that the server chose to end, to resolve a dead
 
 
 def claim_columns() -> list[sa.Column[Any]]:
-    """The columns that a table of claimable units has. Times are seconds since 1970 by the database's clock."""
+    """The columns that a table of claimable units has. Times are seconds since 1970 by the database's clock.
+
+    A unit that is waiting or running has no time `finished`, any other has one.
+    """
     long_text = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
     return [
         sa.Column("id", big_integer(), primary_key=True, autoincrement=True),
@@ -61,7 +64,9 @@ def claim_columns() -> list[sa.Column[Any]]:
 def claim_table(name: str, metadata: sa.MetaData, *columns: sa.Column[Any]) -> sa.Table:
     """A table of claimable units with further columns of its own, and the index that finds the next one."""
     table = sa.Table(name, metadata, *claim_columns(), *columns, mysql_charset="utf8mb4", mariadb_charset="utf8mb4")
-    sa.Index(f"ix_{name}_next", table.c.status, table.c.priority.desc(), table.c.id)
+    unfinished = table.c.finished.is_(None)  # the index stays small where it can leave out what is done
+    where: dict[str, Any] = {"sqlite_where": unfinished, "postgresql_where": unfinished}
+    sa.Index(f"ix_{name}_next", table.c.status, table.c.priority.desc(), table.c.id, **where)
     return table
 
 
@@ -142,9 +147,11 @@ class Claims:
         values = {name: sa.bindparam(f"_{name}", type_=table.c[name].type) for name in ("id", "owner", "attempt")}
         held = sa.and_(table.c.status == "running", *(table.c[name] == value for name, value in values.items()))
         self._now, self._until, self._held = now, until, held
-        waiting = sa.select(table).where(table.c.status == "waiting")
+        waiting = sa.select(table).where(table.c.status == "waiting", table.c.finished.is_(None))
         self._next = waiting.order_by(table.c.priority.desc(), table.c.id).limit(1).with_for_update(skip_locked=True)
-        over = sa.select(table.c.id, table.c.losses).where(table.c.status == "running", table.c.lease_until < now)
+        over = sa.select(table.c.id, table.c.losses).where(
+            table.c.status == "running", table.c.finished.is_(None), table.c.lease_until < now
+        )
         over = over.order_by(table.c.id).with_for_update(skip_locked=True)
         taken = {"status": "running", "owner": sa.bindparam("_owner"), "attempt": sa.bindparam("_attempt")}
         take = table.update().where(table.c.id == sa.bindparam("_id"))
@@ -296,7 +303,7 @@ class Claims:
         if key not in self._ends:
             given = {name: sa.bindparam(name, type_=self.table.c[name].type) for name in values}
             times: dict[str, Any] = {"lease_until": None}
-            times |= {"owner": None} if waits else {"finished": self._now}
+            times |= {"owner": None, "finished": None} if waits else {"finished": self._now}
             self._ends[key] = Prepared(
                 self.table.update().where(self._held).values(**given, **times), self.engine.dialect
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -94,10 +95,22 @@ class Transactions:
         if not self.is_private:
             connection.detach()
             connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(self.busy_seconds * 1000)}")
-            if connection.exec_driver_sql("PRAGMA journal_mode = WAL").scalar() == "wal":
+            if self._turn_to_wal(connection):
                 connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
+                connection.exec_driver_sql("PRAGMA wal_autocheckpoint = 4000")  # 16 MB; each waits for the disk
             connection.rollback()
         return connection
+
+    def _turn_to_wal(self, connection: sa.Connection) -> bool:
+        """Whether the file has a write-ahead log; SQLite does not wait while others turn to it or read the old way."""
+        end = time.monotonic() + min(self.busy_seconds, 5.0)
+        while True:
+            try:
+                return bool(connection.exec_driver_sql("PRAGMA journal_mode = WAL").scalar() == "wal")
+            except sa.exc.OperationalError:
+                if time.monotonic() >= end:
+                    return False
+                time.sleep(0.01)
 
     def close(self) -> None:
         """Close the connection; the next transaction opens it again."""
