@@ -41,7 +41,7 @@ from fireworks.utils.exceptions import FireworksError, LeaseLostError
 if TYPE_CHECKING:
     from fireworks.extensions.experiment import Experiment
 
-__all__ = ["LOST", "RELEASED", "Order", "execute_order"]
+__all__ = ["Order", "execute_order"]
 
 RELEASED, LOST, ORPHANED = 64, 65, 66  # exit codes that tell the worker what to do; 0: everything is recorded
 _FLUSH_SECONDS = 0.5
