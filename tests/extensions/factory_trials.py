@@ -79,31 +79,53 @@ def count_ten(past_params, past_metrics):
 
 
 class DieOnce:
-    """Saves a checkpoint of each of five steps; the first process that comes to step 3 of x = 1 is killed there."""
+    """Saves a checkpoint of each of five steps; the first process that comes to step 3 of x = 1 kills itself there."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
 
     def __call__(self, params, trial):
         state = trial.last_checkpoint() or {"step": 0, "total": 0}
-        with (self.folder / f"{params['x']}.log").open("a") as log:
-            log.write(f"attempt {trial.attempt} from {state['step']}\n")
+        self.log(params["x"], f"from {state['step']}")
         while state["step"] < 5:
-            if params["x"] == 1 and state["step"] == 3 and trial.attempt == 1:
+            if params["x"] == 1 and state["step"] == 3 and not (self.folder / "died").exists():
+                (self.folder / "died").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             state = {"step": state["step"] + 1, "total": state["total"] + params["x"]}
             trial.save_checkpoint(state)
         return Evaluator(state["total"])
 
+    def log(self, x, line):
+        with (self.folder / f"{x}.log").open("a") as log:
+            log.write(f"{line}\n")
 
-class WaitFor:
-    """Trains until a file is there, which says that somebody else may go on."""
+    def read(self, x):
+        return (self.folder / f"{x}.log").read_text().splitlines()
+
+
+class WaitForFile:
+    """Trains until a file is there; tells by another that it began, and who it is."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
 
-    def __call__(self, params, trial):
-        (self.folder / f"started-{params['x']}").touch()
+    def __call__(self, params):
+        (self.folder / f"began-{params['x']}-{os.getpid()}").touch()
         while not (self.folder / "go").exists():
             time.sleep(0.01)
         return Evaluator(params["x"])
+
+
+class Log:
+    """Appends each x to a file of its process."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+
+    def __call__(self, params):
+        with (self.folder / f"{os.getpid()}.log").open("a") as log:
+            log.write(f"{params['x']}\n")
+        return Evaluator(params["x"])
+
+    def read(self):
+        return {file.stem: [int(x) for x in file.read_text().split()] for file in self.folder.glob("*.log")}
