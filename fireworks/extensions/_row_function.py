@@ -89,7 +89,8 @@ class RowFunction:
             self.inputs = self.inputs.to(torch.get_default_dtype())
         # Larger batches are hardly faster, and a model may keep much more of a row than the row itself.
         self.max_rows = max_rows or min(max(_NUMBERS_AT_ONCE // max(self.inputs.shape[1:].numel(), 1), 8), 1024)
-        others = message[[name for name in message.columns if name != input_column]]
+        other_columns = [name for name in message.columns if name != input_column]
+        others = message[other_columns] if other_columns else Message()  # an empty list would choose no rows
         self.others = others.map(dict.fromkeys(others.tensor_message.keys(), _constant))
         self.outputs = self._outputs()
         self.output_shape = self.outputs.shape[1:]

@@ -64,8 +64,8 @@ class Explainer(HookedPassThroughPipe):
 
     Raises:
         ColumnError: There is no input column, or the model makes no output column.
-        ValueError: The message has an attribution column already; the model does not give one output per row; inference
-            of a Model is off; there is no gradient where the method needs one.
+        ValueError: The message has an attribution column already, or it is that of the input or output; the model does
+            not give one output per row; inference of a Model is off; there is no gradient where the method needs one.
     """
 
     differentiates = True
@@ -86,6 +86,11 @@ class Explainer(HookedPassThroughPipe):
         for name, column in {"input_column": input_column, "output_column": output_column}.items():
             if not isinstance(column, str) or not column:
                 raise TypeError(f"{type(self).__name__} needs {name}, the name of a column, got {column!r}")
+        if attribution_column in (input_column, output_column):
+            raise ValueError(
+                f"attribution_column={attribution_column!r} is the column of the "
+                f"{'input' if attribution_column == input_column else 'output'}; choose another name"
+            )
         self.model = model
         self.input_column = input_column
         self.output_column = output_column

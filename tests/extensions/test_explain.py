@@ -537,6 +537,25 @@ def test_every_way_to_read_a_pipe_gives_attributions(method):
     assert len(explainer) == 3
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_message_may_have_no_column_but_the_input(method):
+    class Times(Model):
+        def forward(self, message):
+            return message.merge({"y": self.m * message["x"]})
+
+    values = torch.tensor([1.0, 2.0, 3.0])
+    explainer = method(Times({"m": [5.0]}), Message({"x": values}), "x", "y", max_rows=2)
+
+    assert explainer[:]["attributions"].tolist() == [5.0, 10.0, 15.0]
+    assert explainer(values).tolist() == [5.0, 10.0, 15.0]
+
+
+@pytest.mark.parametrize("column, whose", [("x", "input"), ("y", "output")])
+def test_attributions_have_a_column_of_their_own(column, whose):
+    with pytest.raises(ValueError, match=f"attribution_column='{column}' is the column of the {whose}; choose another"):
+        GradientxInput(Line({"m": [5.0]}), rows(), "x", "y", attribution_column=column)
+
+
 def test_the_other_columns_of_a_row_stay_with_it():
     class Product(Model):
         def forward(self, message):
