@@ -13,11 +13,13 @@ from fireworks.extensions._database.schema import (
     propose_columns,
     reflect_table,
 )
+from fireworks.extensions._database.tables import TablePipe
 from fireworks.extensions._database.types import TensorType
 from fireworks.extensions._database.values import cast, convert, to_message
 
 __all__ = [
     "DBPipe",
+    "TablePipe",
     "TensorType",
     "cast",
     "convert",
