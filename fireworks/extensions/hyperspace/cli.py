@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from fireworks.extensions.hyperspace._store import runs
 from fireworks.extensions.hyperspace.queue import RunQueue, with_values
 from fireworks.extensions.hyperspace.results import Run, Study
+from fireworks.extensions.hyperspace.worker import main as work
 from fireworks.utils.exceptions import ConfigError, FireworksError
 
 __all__ = ["main"]
@@ -23,8 +24,11 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console command `hyperspace`; returns its exit code."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] == ["worker"]:
+        return work(given[1:])
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(given)
     sys.path.insert(0, os.getcwd())  # scenarios.py, so that a configuration is checked before it is submitted
     try:
         text = options.command(options)
@@ -67,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="everything about one run")
     show.add_argument("run", metavar="RUN", type=int)
     show.set_defaults(command=_show)
+
+    commands.add_parser("worker", help="execute runs: the command hyperspace-worker", add_help=False)
     return parser
 
 
@@ -184,7 +190,3 @@ def _studies(url: str) -> list[str]:
             return sorted(connection.execute(sa.select(runs.c.study).distinct()).scalars())
     finally:
         engine.dispose()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,9 +1,6 @@
 """A study in a folder of its own, and real worker processes."""
 
 import json
-import os
-import subprocess
-import sys
 import textwrap
 import time
 from datetime import timedelta
@@ -14,6 +11,7 @@ import sqlalchemy as sa
 from fireworks.extensions.hyperspace._store import runs
 from fireworks.extensions.hyperspace.queue import RunQueue
 from tests.extensions.databases import ENGINES, fresh_database
+from tests.extensions.hyperspace.worker_process import WorkerProcess
 
 SCENARIOS = '''
 import os
@@ -117,25 +115,18 @@ class Folder:
     def open_queue(self, **options):
         return RunQueue(self.url, "study", self.tasks, **{"lease": timedelta(seconds=60), **options})
 
-    def start_worker(self, *options, **environment):
-        command = [sys.executable, "-m", "fireworks.extensions.hyperspace.worker", "tasks", "study", "--url", self.url]
-        process = subprocess.Popen(
-            [*command, "--sleep-time", "0.05", *map(str, options)],
-            cwd=self.path,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            text=True,
-        )
-        self.workers.append(process)
-        return process
+    def start_worker(self, *options, before=None):
+        arguments = ["tasks", "study", "--url", self.url, "--sleep-time", "0.05", *map(str, options)]
+        worker = WorkerProcess(self.path, arguments, before)
+        self.workers.append(worker)
+        return worker
 
     def work(self, *options):
         """Run a worker until nothing waits; returns what it said."""
         worker = self.start_worker("--until-empty", *options)
-        _, said = worker.communicate(timeout=120)
-        assert worker.returncode == 0, said
-        return said
+        code = worker.wait()
+        assert code == 0, worker.said
+        return worker.said
 
     def wait_for(self, condition, seconds=60):
         """Until the condition is true, looked at often; the real processes under test do not signal it otherwise."""
@@ -151,10 +142,7 @@ class Folder:
 
     def close(self):
         for worker in self.workers:
-            if worker.poll() is None:
-                worker.kill()
-                worker.wait()
-            worker.stderr.close()
+            worker.kill()
         self.queue.close()
 
 

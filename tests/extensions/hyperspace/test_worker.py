@@ -4,7 +4,6 @@ import os
 import signal
 import threading
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
@@ -118,7 +117,6 @@ def test_a_worker_that_is_killed_is_replaced_and_its_run_ends_with_it(folder, st
     pid = read_pid(marker)
 
     worker.kill()
-    worker.communicate()
 
     def is_gone():
         try:
@@ -142,9 +140,8 @@ def test_a_worker_that_is_asked_to_end_checkpoints_and_releases_its_run(sqlite_f
     sqlite_folder.wait_for(lambda: read_pid(marker))
 
     worker.send_signal(number)
-    _, said = worker.communicate(timeout=60)
 
-    assert worker.returncode == 0 and "waits again, from its last checkpoint" in said
+    assert worker.wait() == 0 and "waits again, from its last checkpoint" in worker.said
     assert sqlite_folder.queue.status(run) == "waiting"
     sqlite_folder.work()
     found = sqlite_study.get_run(run)
@@ -158,7 +155,7 @@ def test_a_run_that_does_not_reach_a_checkpoint_in_time_is_released_all_the_same
     sqlite_folder.wait_for(lambda: read_pid(marker))
 
     worker.send_signal(signal.SIGTERM)
-    worker.communicate(timeout=60)
+    worker.wait()
 
     assert sqlite_folder.queue.status(run) == "waiting"
 
@@ -179,9 +176,9 @@ def test_a_cancelled_run_is_ended_by_its_worker(sqlite_folder):
     sqlite_folder.wait_for(lambda: read_pid(marker))
 
     sqlite_folder.queue.cancel(number)
-    _, said = worker.communicate(timeout=60)
+    worker.wait()
 
-    assert "was cancelled or taken over" in said
+    assert "was cancelled or taken over" in worker.said
     assert sqlite_folder.queue.status(number) == "cancelled"
 
 
@@ -213,8 +210,7 @@ def test_a_late_worker_whose_lease_was_taken_writes_nothing(folder, study):
 def test_several_workers_do_every_run_once(folder, study):
     numbers = folder.queue.submit_many("add", [{"a": a} for a in range(16)])
     workers = [folder.start_worker("--until-empty", "--processes", 2) for _ in range(3)]
-    with ThreadPoolExecutor() as pool:
-        said = [result[1] for result in pool.map(lambda worker: worker.communicate(timeout=200), workers)]
+    assert [worker.wait() for worker in workers] == [0, 0, 0]
 
     assert {run.id: run.result for run in study.fetch_results()} == {number: a + 10 for a, number in enumerate(numbers)}
     with folder.queue.engine.connect() as connection:
@@ -222,7 +218,7 @@ def test_several_workers_do_every_run_once(folder, study):
         logged = connection.execute(sa.select(points.c.run)).scalars().all()
     assert attempts == [1] * 16
     assert Counter(logged) == dict.fromkeys(numbers, 1)
-    assert sum(text.count(" started") for text in said) == 16
+    assert sum(worker.said.count(" started") for worker in workers) == 16
 
 
 def test_a_worker_ends_after_its_number_of_runs(sqlite_folder):
@@ -235,6 +231,6 @@ def test_a_worker_ends_after_its_number_of_runs(sqlite_folder):
 def test_a_worker_without_scenarios_says_where_to_start_it(sqlite_folder):
     (sqlite_folder.path / "scenarios.py").unlink()
     worker = sqlite_folder.start_worker("--until-empty")
-    _, said = worker.communicate(timeout=60)
 
-    assert worker.returncode == 2 and f"no scenarios.py in {sqlite_folder.path}; start the worker where it is" in said
+    assert worker.wait() == 2
+    assert f"no scenarios.py in {sqlite_folder.path}; start the worker where it is" in worker.said
