@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import pandas as pd
 import sqlalchemy as sa
@@ -43,6 +43,9 @@ from fireworks.extensions._experiment.output import Capture
 from fireworks.extensions._experiment.run import ENDINGS, Run, ending_of, read_status
 from fireworks.extensions.hyperspace.utils import flatten
 from fireworks.utils.exceptions import FormatError, did_you_mean
+
+if TYPE_CHECKING:
+    from fireworks.extensions.database import TablePipe
 
 __all__ = ["Experiment", "experiments", "filter_columns", "load_experiment"]
 
@@ -112,6 +115,7 @@ class Experiment:
         self.timestamp: datetime | None = None
         self.save_path: str | None = None
         self.engines: dict[str, sa.Engine] = {}
+        self._metadata: TablePipe | None = None
         self._run: Run | None = None
         self._metrics: MetricsFile | None = None
         self._capture: Capture | None = None
@@ -123,7 +127,10 @@ class Experiment:
         try:
             self.init_metadata()
             self._start(number=0)
+            self._publish()
         except BaseException:
+            if self._run is not None:
+                self._run.abandon()
             shutil.rmtree(self._folder, ignore_errors=True)
             raise
 
@@ -183,7 +190,7 @@ class Experiment:
             self._run.finish("completed")
             self._run = None
         self.save_path, self.db_path = str(folder), str(folder.parent)
-        self.engines, self._metrics = {}, MetricsFile(folder)
+        self.engines, self._metadata, self._metrics = {}, None, MetricsFile(folder)
         self.load_metadata()
         self.name = self.name if experiment_name is None else experiment_name
 
@@ -208,14 +215,26 @@ class Experiment:
 
     def init_metadata(self) -> None:
         """Write down what the experiment is, in the table `metadata` of `NAME.sqlite`; once only."""
-        path = self._folder / IDENTITY
-        if not path.exists():
-            self.timestamp = datetime.now(UTC)
-            engine = self._database()
-            with translated(engine, f"making {engine.url.database}"), engine.begin() as connection:
-                _METADATA.metadata.create_all(connection)
+        engine = self._database()
+        with translated(engine, f"making {engine.url.database}"), engine.begin() as connection:
+            _METADATA.metadata.create_all(connection)
+            if connection.execute(sa.select(sa.func.count()).select_from(_METADATA)).scalar() == 0:
+                self.timestamp = datetime.now(UTC)
                 connection.execute(sa.insert(_METADATA), [self._identity()])
-            write_json(path, {"format": _FORMAT, **self._identity(), "timestamp": to_text(self.timestamp)})
+
+    def _publish(self) -> None:
+        """Write the file that makes the folder an experiment: last, so that nobody finds half of one."""
+        times = {"timestamp": to_text(self.timestamp)} if self.timestamp else {}
+        write_json(self._folder / IDENTITY, {"format": _FORMAT, **self._identity(), **times})
+
+    @property
+    def metadata(self) -> TablePipe:
+        """The table `metadata` as a TablePipe, with the columns name, iteration, description and timestamp."""
+        from fireworks.extensions.database import TablePipe  # which a run itself does not need
+
+        if self._metadata is None:
+            self._metadata = TablePipe(_METADATA, self._database())
+        return self._metadata
 
     def _identity(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _METADATA.c.keys()}  # noqa: SIM118 - iterating gives the columns themselves

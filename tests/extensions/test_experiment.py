@@ -15,6 +15,7 @@ import sqlalchemy as sa
 import torch
 
 from fireworks import Message
+from fireworks.extensions.database import TablePipe
 from fireworks.extensions.experiment import Experiment, experiments, filter_columns, load_experiment
 from fireworks.utils.exceptions import ColumnError, FormatError
 from tests.extensions.databases import skip_or_fail
@@ -289,6 +290,19 @@ def test_initialising_the_metadata_again_changes_nothing(experiment):
         assert connection.execute(sa.text("SELECT count(*) FROM metadata")).scalar() == 1
 
 
+def test_metadata_is_a_table_pipe_that_others_can_add_to(experiment):
+    rows = experiment.metadata.query().all()
+    assert isinstance(experiment.metadata, TablePipe)
+    assert rows.columns == ["name", "iteration", "description", "timestamp"]
+    assert rows.df.iloc[0].tolist() == ["xmen", 0, "mutants", experiment.timestamp]
+
+    with experiment.metadata as table:
+        table.update("iteration", {"iteration": [0], "description": ["more mutants"]})
+
+    assert load_experiment(experiment.save_path).description == "more mutants"
+    assert experiment.metadata is table
+
+
 # --- loading ---------------------------------------------------------------------------------------------------------
 
 
@@ -356,6 +370,7 @@ def test_a_zipped_and_moved_experiment_is_the_same(tmp_path):
         assert loaded.metrics().df["loss"].tolist() == [0.5]
         assert loaded.parameters == {"lr": 0.1}
         assert loaded.load("weights").tolist() == [0, 1, 2]
+        assert loaded.metadata.query("name").all().to_dict() == {"name": ["xmen"]}
 
 
 def test_a_read_only_experiment_can_be_read_and_says_that_it_cannot_be_written(tmp_path):

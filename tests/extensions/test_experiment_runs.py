@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from fireworks.extensions._experiment import environment
 from fireworks.extensions._experiment.output import Capture
 from fireworks.extensions.experiment import Experiment, experiments, load_experiment
 from fireworks.utils.exceptions import DatabaseFullError
@@ -196,7 +197,8 @@ def test_a_forked_process_does_not_end_the_run_of_its_parent(nursery, tmp_path):
         "    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -15\n"
         "print(experiment.status)\n"
     )
-    script = nursery.start(BEGIN + fork, tmp_path)
+    # A heartbeat would write over what a child must not write.
+    script = nursery.start(BEGIN.replace("milliseconds=20", "hours=1") + fork, tmp_path)
 
     assert script.wait() == 0
 
@@ -211,6 +213,11 @@ def test_processes_that_create_experiments_of_one_name_at_once_get_a_folder_each
         "from fireworks.extensions.experiment import Experiment\n"
         "print('ready', flush=True)\n"
         "sys.stdin.readline()\n"
+        "claim = Experiment.__new__(Experiment)\n"
+        "claim.name, claim.db_path = 'claim', sys.argv[1]\n"
+        "for _ in range(100):\n"
+        "    claim.save_path = None\n"
+        "    print(claim.create_dir(), flush=True)\n"
         "for _ in range(5):\n"
         "    with Experiment('race', sys.argv[1]) as experiment:\n"
         "        print(experiment.save_path, flush=True)\n"
@@ -218,14 +225,18 @@ def test_processes_that_create_experiments_of_one_name_at_once_get_a_folder_each
     scripts = [nursery.start(create, tmp_path / "race") for _ in range(6)]
     assert [script.readline() for script in scripts] == ["ready"] * 6
 
+    (tmp_path / "race").mkdir()
     for script in scripts:
         script.say()
+    wait_until(lambda: len(experiments(tmp_path / "race")) == 30)  # and never is half of one seen, with a warning
     made = []
     for script in scripts:
         assert script.wait() == 0, script.stderr
         made += script.rest.split()
 
-    assert sorted(made) == sorted(str(tmp_path / "race" / f"race_{number}") for number in range(30))
+    counts = {"claim": 600, "race": 30}
+    expected = [str(tmp_path / "race" / f"{name}_{n}") for name, count in counts.items() for n in range(count)]
+    assert sorted(made) == sorted(expected)
     assert experiments(tmp_path / "race")["status"].tolist() == ["completed"] * 30
 
 
@@ -401,6 +412,18 @@ def test_machine_python_and_packages_are_recorded(tmp_path):
     packages = read(experiment, "run_0.packages.txt").splitlines()
     assert f"torch=={torch.__version__.split('+')[0]}" in [line.split("+")[0] for line in packages]
     assert all(line.count("==") == 1 for line in packages)
+
+
+def test_gpus_are_those_that_the_driver_names(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    line = "echo 'NVIDIA H200, 143771 MiB, 570.86.15'"
+    program.write_text(f"#!/bin/sh\n{line}\n{line}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    gpus = environment._gpus.__wrapped__()
+
+    assert gpus == [{"name": "NVIDIA H200", "memory.total": "143771 MiB", "driver_version": "570.86.15"}] * 2
 
 
 def test_seeds_are_recorded_also_when_they_are_set_later(tmp_path):

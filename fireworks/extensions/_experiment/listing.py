@@ -39,7 +39,7 @@ def _row(folder: Path, now: datetime) -> dict[str, Any] | None:
         identity, status = read_json(folder / IDENTITY), read_status(folder, now)
         run = read_json(folder / f"run_{status['run']}.json")
         parameters = read_json(folder / PARAMETERS) if (folder / PARAMETERS).is_file() else {}
-    except (FormatError, FileNotFoundError, KeyError) as error:
+    except (FormatError, OSError, KeyError) as error:
         warnings.warn(f"{folder} is left out, because it is damaged or not complete: {error}", stacklevel=5)
         return None
     start, end = from_text(status["start"]), from_text(status["end"])

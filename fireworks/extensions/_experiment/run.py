@@ -113,6 +113,13 @@ class Run:
                 self._at_end()
             self._write_and_see()
 
+    def abandon(self) -> None:
+        """End without a word: the folder goes away."""
+        with self._lock:
+            self._has_ended.set()
+            _Watch.remove(self)
+            self._at_end()
+
     def _write_and_see(self) -> None:
         if self.is_ours:
             self._write()
@@ -163,7 +170,7 @@ class _Watch:
 
     @classmethod
     def before_fork(cls) -> None:
-        """Forked processes shall end by SIGTERM: one that comes right after a fork never reaches a handler of Python."""
+        """Forked processes shall end by SIGTERM: one that comes right after the fork never reaches a handler."""
         cls._waits = cls._exchange(cls._on_terminate, signal.SIG_DFL)
 
     @classmethod
