@@ -28,6 +28,8 @@ _SUFFIXES = (".npz", ".txt", ".vec", ".txt.gz", ".vec.gz")
 _PUBLISHED = {"glove840b": "glove.840B.300d"}
 _LINES_TO_GUESS_FROM = 100
 _ARRAYS = ("tokens", "ends", "vectors")
+# zipfile sees most damage as such, and in some bytes an offset, a password or a compression that is not there.
+_BROKEN_ARCHIVE = (ValueError, KeyError, TypeError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _SPACES = re.compile("[ \t]+")  # not `str.split()`: tokens of GloVe contain no-break spaces
 
 
@@ -90,7 +92,8 @@ def save_embeddings(embeddings: Mapping[str, Any], path: str | os.PathLike[str])
 
     Raises:
         LengthError: The vectors differ in length.
-        ValueError: There are none, the suffix is another, or a token cannot stand in a line of text.
+        TypeError: A token is no text.
+        ValueError: There are none, the suffix is another, or a token or number cannot stand in a line of text.
 
     Example:
         >>> import tempfile
@@ -102,6 +105,9 @@ def save_embeddings(embeddings: Mapping[str, Any], path: str | os.PathLike[str])
     """
     path = Path(path)
     tokens, vectors = list(embeddings), _matrix(embeddings)
+    for token in tokens:
+        if not isinstance(token, str):
+            raise TypeError(f"expected tokens of text, got {token!r:.80}; give str(token) in its place")
     if path.suffix == ".npz":
         encoded = [token.encode() for token in tokens]
         ends = np.cumsum([len(token) for token in encoded], dtype=np.int64)
@@ -110,6 +116,11 @@ def save_embeddings(embeddings: Mapping[str, Any], path: str | os.PathLike[str])
             np.savez(file, tokens=joined, ends=ends, vectors=vectors)
     elif path.suffix in (".txt", ".vec"):
         _check_lines(tokens)
+        if not np.isfinite(vectors).all():
+            token = tokens[int(np.isfinite(vectors).all(axis=1).argmin())]
+            raise ValueError(
+                f"the vector of {token!r:.80} holds NaN or infinity, which text vectors cannot; save an .npz"
+            )
         with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
             file.write(f"{len(tokens)} {vectors.shape[1]}\n")
             # As many digits as tell any two numbers of this type apart.
@@ -131,7 +142,11 @@ def _matrix(embeddings: Mapping[str, Any]) -> np.ndarray:
                 f"expected vectors of one length, got shape {tuple(vector.shape)} for token {token!r} "
                 f"and {tuple(shape)} for {next(iter(embeddings))!r}"
             )
-    dtype = torch.float64 if vectors[0].dtype == torch.float64 else torch.float32
+    narrow = all(torch.promote_types(vector.dtype, torch.float32) == torch.float32 for vector in vectors)
+    is_exact = all(
+        vector.is_floating_point() or torch.equal(vector.float().to(vector.dtype), vector) for vector in vectors
+    )
+    dtype = torch.float32 if narrow and is_exact else torch.float64
     return torch.stack([vector.to(dtype) for vector in vectors]).numpy()
 
 
@@ -144,19 +159,23 @@ def _check_lines(tokens: list[str]) -> None:
 
 
 def _read_archive(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        # numpy leaves a file open that turns out to be no archive.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            tokens, ends, vectors = (archive[name] for name in _ARRAYS)
-        joined, bounds = tokens.tobytes(), [0, *ends.tolist()]
-        fits = tokens.dtype == np.uint8 and vectors.ndim == 2 and vectors.dtype.kind == "f"
-        if not fits or len(ends) != len(vectors) or bounds[-1] != len(joined) or bounds != sorted(bounds):
-            raise ValueError("its arrays do not belong together")
-        names = [joined[start:end].decode() for start, end in pairwise(bounds)]
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise FormatError(
-            f"{path}: expected an archive as save_embeddings writes it, of {', '.join(_ARRAYS)}: {error}"
-        ) from error
+    with open(path, "rb") as file:  # numpy leaves a file open that turns out to be no archive
+        try:
+            return _unpacked(file)
+        except _BROKEN_ARCHIVE as error:
+            raise FormatError(
+                f"{path}: expected an archive as save_embeddings writes it, of {', '.join(_ARRAYS)}: {error}"
+            ) from error
+
+
+def _unpacked(file: IO[bytes]) -> dict[str, torch.Tensor]:
+    with np.load(file, allow_pickle=False) as archive:
+        tokens, ends, vectors = (archive[name] for name in _ARRAYS)
+    joined, bounds = tokens.tobytes(), [0, *ends.tolist()]
+    fits = tokens.dtype == np.uint8 and vectors.ndim == 2 and vectors.dtype.kind == "f"
+    if not fits or len(ends) != len(vectors) or bounds[-1] != len(joined) or bounds != sorted(bounds):
+        raise ValueError("its arrays do not belong together")
+    names = [joined[start:end].decode() for start, end in pairwise(bounds)]
     return dict(zip(names, torch.from_numpy(vectors).unbind(), strict=True))
 
 

@@ -91,6 +91,7 @@ def make_vocabulary(
 
     Raises:
         TypeError: `cutoff_rule` is neither.
+        ValueError: `max_tokens` is no number from 0 up.
 
     Example:
         >>> phrases = ["to be or", "not to be"]
@@ -102,9 +103,11 @@ def make_vocabulary(
     for phrase in [text] if isinstance(text, str) else text:
         counts.update(split(phrase))
     is_frequent = _rule(cutoff_rule)
+    if max_tokens is not None and (isinstance(max_tokens, bool) or int(max_tokens) != max_tokens or max_tokens < 0):
+        raise ValueError(f"max_tokens is a number of tokens from 0 up, got {max_tokens!r}")
     kept = [token for token, count in counts.items() if is_frequent(count)]
     if max_tokens is not None:
-        kept = sorted(kept, key=lambda token: (-counts[token], str(token)))[:max_tokens]
+        kept = sorted(kept, key=lambda token: (-counts[token], str(token)))[: int(max_tokens)]
     return set(kept)
 
 
@@ -289,6 +292,7 @@ def pad_ragged(
 
     Raises:
         LengthError: The features differ in shape, or a sequence is longer than `length`.
+        ValueError: The type of the sequences does not hold the padding.
 
     Example:
         >>> padded, mask = pad_ragged([[1, 2, 3], [4]])
@@ -310,6 +314,7 @@ def pad_ragged(
     dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in filled or [fill]))
     if fill.is_floating_point() and not dtype.is_floating_point:
         dtype = fill.dtype
+    _check_holds(dtype, fill)
     device = tensors[0].device if tensors else fill.device
     repeated = fill.to(device, dtype).expand(len(tensors), widest if length is None else length, *shape)
     padded = repeated.clone(memory_format=torch.contiguous_format)
@@ -329,6 +334,17 @@ def _check_shapes(tensors: Sequence[torch.Tensor], shape: torch.Size, fill: torc
             )
     if fill.ndim and fill.shape != shape:
         raise LengthError(f"the padding has shape {tuple(fill.shape)}, the items of the sequences {tuple(shape)}")
+
+
+def _check_holds(dtype: torch.dtype, fill: torch.Tensor) -> None:
+    cast = fill.to(dtype)
+    # Rounding is what floating point does anyway; a number that wraps around, or becomes infinite, is another one.
+    holds = torch.isfinite(cast) == torch.isfinite(fill) if dtype.is_floating_point else cast.to(fill.dtype) == fill
+    if not holds.all():
+        raise ValueError(
+            f"the padding {fill.tolist()!r:.80} does not fit sequences of {dtype}; "
+            "give another, or convert the sequences first"
+        )
 
 
 def _as_tensor(values: Any) -> torch.Tensor:

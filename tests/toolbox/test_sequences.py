@@ -616,6 +616,10 @@ def test_an_unknown_filetype_proposes_the_nearest(tmp_path):
 
     with pytest.raises(ValueError, match=r"no filetype 'fatsa'; did you mean 'fasta'\? Filetypes: abi, .*genbank"):
         BioSeqPipe(path, filetype="fatsa")
+    with pytest.raises(ValueError, match=r"no filetype \['fasta'\]; did you mean 'fasta'\?"):
+        BioSeqPipe(path, filetype=["fasta"])
+    with pytest.raises(ValueError, match=r"no filetype None\. Filetypes: abi, "):
+        BioSeqPipe(path, filetype=None)
     with pytest.raises(ValueError, match="no filetype 'FASTQ'; did you mean 'fastq'"):
         BioSeqPipe(path, filetype="FASTQ")
 

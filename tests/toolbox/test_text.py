@@ -81,6 +81,12 @@ def test_indices_of_a_set_are_sorted_and_those_of_a_list_keep_its_order():
     assert make_indices(["c", "a", "c", "b"]) == {"c": 0, "a": 1, "b": 2}
 
 
+@pytest.mark.parametrize("most", [-1, 1.5, True])
+def test_the_most_tokens_of_a_vocabulary_are_a_whole_number(most):
+    with pytest.raises(ValueError, match=f"max_tokens is a number of tokens from 0 up, got {most}"):
+        make_vocabulary(["a b b"], max_tokens=most)
+
+
 def test_padding_and_unknown_tokens_come_first_even_when_the_vocabulary_has_them():
     indices = make_indices({"a", "UNK"}, padding_token="PAD", unknown_token="UNK")
 
@@ -168,6 +174,20 @@ def test_a_batch_of_sequences_becomes_one_tensor():
 def test_a_missing_pad_token_says_how_to_add_one():
     with pytest.raises(TokenError, match=r"pad_token='EOS' has no embedding.*embeddings_dict\['EOS'\] = torch.zeros"):
         pad([[[1.0]]], {"a": [1.0]})
+
+
+@pytest.mark.parametrize(
+    "values, padding, dtype",
+    [
+        ([1, 2], -1, torch.uint8),
+        ([1, 2], 2**40, torch.int32),
+        ([True, False], 2, torch.bool),
+        ([1.0, 2.0], 1e6, torch.float16),
+    ],
+)
+def test_padding_that_the_sequences_cannot_hold_is_an_error(values, padding, dtype):
+    with pytest.raises(ValueError, match=rf"the padding {padding} does not fit sequences of {dtype}"):
+        pad_ragged([torch.tensor(values, dtype=dtype), torch.tensor([], dtype=dtype)], padding)
 
 
 def test_padding_passes_gradients_to_the_embeddings():
@@ -381,6 +401,17 @@ def test_double_precision_survives_an_archive(tmp_path):
     assert load_embeddings(tmp_path / "d.npz")["a"].dtype == torch.float64
 
 
+def test_numbers_that_single_precision_does_not_hold_are_saved_in_double(tmp_path):
+    embeddings = {"a": torch.tensor([2**24 + 1]), "b": torch.tensor([0.1], dtype=torch.float64)}
+
+    for suffix in ("npz", "txt"):
+        save_embeddings(embeddings, tmp_path / f"d.{suffix}")
+    loaded = load_embeddings(tmp_path / "d.npz")
+
+    assert {token: vector.item() for token, vector in loaded.items()} == {"a": 2**24 + 1, "b": 0.1}
+    assert (tmp_path / "d.txt").read_text() == "2 1\na 16777217\nb 0.10000000000000001\n"
+
+
 @pytest.mark.parametrize("token", ["two\nlines", "double  space", " before", "\t", ""])
 def test_a_token_that_text_cannot_hold_is_refused_and_the_file_is_not_touched(tmp_path, token):
     write(tmp_path / "v.txt", "as it was")
@@ -393,6 +424,10 @@ def test_a_token_that_text_cannot_hold_is_refused_and_the_file_is_not_touched(tm
 def test_what_cannot_be_saved_is_an_error(tmp_path):
     with pytest.raises(LengthError, match=r"vectors of one length, got shape \(2,\) for token 'b' and \(1,\) for 'a'"):
         save_embeddings({"a": [1.0], "b": [1.0, 2.0]}, tmp_path / "v.npz")
+    with pytest.raises(TypeError, match="expected tokens of text, got 7"):
+        save_embeddings({7: [1.0]}, tmp_path / "v.npz")
+    with pytest.raises(ValueError, match=r"the vector of 'b' holds NaN or infinity.* save an \.npz"):
+        save_embeddings({"a": [1.0], "b": [float("nan")]}, tmp_path / "v.txt")
     with pytest.raises(ValueError, match="there are no embeddings to save"):
         save_embeddings({}, tmp_path / "v.npz")
     with pytest.raises(ValueError, match=r"ends in \.npz, \.txt or \.vec, got .*v\.pickle"):
@@ -484,6 +519,22 @@ def test_an_archive_whose_arrays_do_not_belong_together_is_refused(tmp_path, cha
 
     with pytest.raises(FormatError, match=r"v\.npz: expected an archive"):
         load_embeddings("v", path=tmp_path)
+
+
+def test_an_archive_with_any_byte_changed_is_refused_or_whole(tmp_path):
+    embeddings = {"a": [1.0], "b": [2.0]}
+    save_embeddings(embeddings, tmp_path / "v.npz")
+    data = (tmp_path / "v.npz").read_bytes()
+    refused = 0
+    for place in range(len(data)):
+        write(tmp_path / "w.npz", data[:place] + bytes([data[place] ^ 0x55]) + data[place + 1 :])
+        try:
+            loaded = load_embeddings(tmp_path / "w.npz")
+        except FormatError:
+            refused += 1
+        else:
+            assert {token: vector.tolist() for token, vector in loaded.items()} == embeddings
+    assert refused > len(data) / 2
 
 
 def test_an_archive_that_is_cut_off_is_refused(tmp_path):

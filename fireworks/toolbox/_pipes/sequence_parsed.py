@@ -50,8 +50,8 @@ class ParsedRecords:
             ) from error
         known = sorted(SeqIO._FormatToIterator)  # there is no public list
         if filetype not in known:
-            nearest = did_you_mean(str(filetype).lower(), known)
-            raise ValueError(f"no filetype {filetype!r}{nearest} Filetypes: {', '.join(known)}")
+            nearest = did_you_mean(str(filetype).lower(), known) or "."
+            raise ValueError(f"no filetype {filetype!r:.80}{nearest} Filetypes: {', '.join(known)}")
         self.path = os.path.abspath(path)
         self.filetype = filetype
         self.dtypes = dict(Fasta.dtypes)

@@ -59,7 +59,8 @@ def open_records(path: Path, filetype: str) -> Records:
         FormatError: It is empty, or starts like no FASTA or FASTQ.
         ValueError: There is no such filetype.
     """
-    return IndexedRecords(path, filetype) if filetype in FORMATS else ParsedRecords(path, filetype)
+    is_indexed = isinstance(filetype, str) and filetype in FORMATS
+    return IndexedRecords(path, filetype) if is_indexed else ParsedRecords(path, filetype)
 
 
 def message_of(columns: Columns, dtypes: dict[str, Any]) -> Message:
