@@ -76,6 +76,8 @@ def _of_atoms(values: Values) -> np.ndarray:
 
 
 def _decode_int(values: Values, target: Target) -> Column:
+    if type(next((value for value in values if value is not None), None)) is decimal.Decimal:  # a sum of integers
+        values = [value if value is None or value % 1 else int(value) for value in values]
     full, mask = _filled(values, _kinds(values, target, int, bool), 0)
     try:
         array: np.ndarray = np.array(full, dtype=np.int64)

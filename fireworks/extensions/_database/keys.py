@@ -14,7 +14,11 @@ from fireworks.core._columns import object_array
 from fireworks.extensions._database.selection import Key
 from fireworks.utils.exceptions import StateError
 
-__all__ = ["KeyList", "key_from_state", "key_to_state"]
+__all__ = ["KeyList", "MissingKeyError", "key_from_state", "key_to_state"]
+
+
+class MissingKeyError(Exception):
+    """A row has no value in its primary key."""
 
 
 class KeyList:
@@ -25,7 +29,7 @@ class KeyList:
         width: How many columns a key has.
 
     Raises:
-        ValueError: A key lacks a value.
+        MissingKeyError: A key lacks a value.
     """
 
     def __init__(self, blocks: Iterator[Sequence[Key]], width: int) -> None:
@@ -49,7 +53,7 @@ _TEXT = np.dtypes.StringDType()
 def _packed(values: Sequence[Any]) -> np.ndarray:
     kinds = set(map(type, values))
     if type(None) in kinds:
-        raise ValueError("a row has no value in its primary key")
+        raise MissingKeyError
     if kinds == {int}:
         try:
             return np.array(values, dtype=np.int64)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from fireworks.extensions._database.keys import KeyList
+from fireworks.extensions._database.keys import KeyList, MissingKeyError
 from fireworks.extensions._database.selection import Key, Selection
 from fireworks.extensions._database.sources import Row, Source
 from fireworks.utils.exceptions import RowGoneError
@@ -53,7 +53,10 @@ class Lookups:
             width = len(selection.keys)
 
             def collect(blocks: Iterator[Sequence[Key]]) -> KeyList:
-                return KeyList(blocks, width)
+                try:
+                    return KeyList(blocks, width)
+                except MissingKeyError:
+                    raise selection.row_without_key() from None
 
             self._keys = self.source.gather(selection.all_keys, what, collect)
         return self._keys

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
 
 from fireworks.core._names import names_columns
@@ -379,8 +380,8 @@ class DBPipe(_Reading):
 
     def reset_session(self) -> DBPipe:
         """Gives back connections and forgets row numbers, so that what others committed is seen; stays at its row."""
-        self._pages.close()
         self._lookups.forget()
+        self.set_state(self.get_state())  # which reads the page anew
         return self
 
     # Other processes
@@ -421,7 +422,7 @@ class DBBatches(_Reading):
 
     def __init__(self, input: DBPipe, batch_size: int = _PAGE, drop_last: bool = False, **kwargs: Any) -> None:
         super().__init__(input, **kwargs)
-        if isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1:
+        if not isinstance(batch_size, (int, np.integer)) or isinstance(batch_size, bool) or batch_size < 1:
             raise ValueError(f"batch_size is a number of rows from 1 up, got {batch_size!r}")
         self.batch_size = int(batch_size)
         self.drop_last = drop_last

@@ -88,7 +88,7 @@ class Pages:
                     "single-precision FLOATs do not; rows of such a key cannot be told apart"
                 )
             if None in last:
-                raise _no_key(selection)
+                raise selection.row_without_key()
             self.after = last
         self.count += len(rows)
         return rows
@@ -151,11 +151,3 @@ class Pages:
             while skipped:
                 skipped -= len(self._stream.fetch(min(skipped, FETCHED))) or skipped
         return self._stream.fetch(self.size)
-
-
-def _no_key(selection: Selection) -> TypeError:
-    names = ", ".join(column.name for column in selection.keys)
-    return TypeError(
-        f"table {selection.table.name!r} has a row without a value in its primary key ({names}), which SQLite allows; "
-        "give it one, or read with a query of your own"
-    )

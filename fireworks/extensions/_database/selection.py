@@ -288,6 +288,14 @@ class Selection:
         wanted = [columns[place] for place in self.places]
         return replace(self, statement=self.statement.with_only_columns(*wanted, maintain_column_froms=True))
 
+    def row_without_key(self) -> TypeError:
+        """The error about a row that its key does not tell from others."""
+        names = ", ".join(column.name for column in self.keys)
+        return TypeError(
+            f"table {self.table.name!r} has a row without a value in its primary key ({names}), which SQLite allows; "
+            "give it one, or read the table with all()"
+        )
+
     def where(self, condition: sa.ColumnElement[bool]) -> Selection:
         """Only the rows for which this holds."""
         return replace(self, statement=self.statement.where(condition))

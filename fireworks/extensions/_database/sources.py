@@ -119,16 +119,19 @@ def _all_rows(connection: sa.Connection, statement: sa.Select[Any], parameters: 
 def _row_blocks(connection: sa.Connection, statement: sa.Select[Any]) -> Iterator[list[Row]]:
     result, rows = _streaming(connection, statement, None)
     rows += result.cursor.fetchmany(FETCHED)
-    while rows:
-        yield rows
-        rows = list(result.cursor.fetchmany(FETCHED))
-    result.close()
+    try:
+        while rows:
+            yield rows
+            rows = list(result.cursor.fetchmany(FETCHED))
+    finally:
+        result.close()
 
 
 def _streaming(
     connection: sa.Connection, statement: sa.Select[Any], parameters: Mapping[str, Any] | None
 ) -> tuple[sa.CursorResult[Any], list[Row]]:
     """A result whose rows the server keeps, and those that SQLAlchemy has taken from the driver's cursor already."""
+    connection.exec_driver_sql("SELECT 1")  # where the server dropped it: a cursor of the server would be left open
     result = connection.execute(statement, parameters, execution_options={"stream_results": True})
     strategy: Any = result.cursor_strategy
     return result, list(strategy._rowbuffer) if isinstance(strategy, BufferedRowCursorFetchStrategy) else []
