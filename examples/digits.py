@@ -1,4 +1,4 @@
-"""Read handwritten digits: from a CSV file to a trained model, through a pipeline.
+"""Read handwritten digits: from a database to a trained model, through a pipeline.
 
 Run `make demo`, or `python examples/digits.py --results somewhere`.
 """
@@ -14,6 +14,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from fireworks import IgniteJunction, Message, Model
+from fireworks.extensions.database import DBPipe, TablePipe, create_table
+from fireworks.extensions.experiment import Experiment
 from fireworks.toolbox import BatchingPipe, Normalizer, ShufflerPipe, TensorPipe, train_test_split
 
 
@@ -37,21 +39,17 @@ class DigitReader(Model):
         return message.merge({"scores": scores, "guess": scores.argmax(dim=1)})
 
 
-def write_csv(path):
+DIGITS = create_table("digits", {"pixels": torch.Tensor, "digit": int})
+
+
+def store_digits(engine):
     """The digits that come with scikit-learn: 1,797 pictures of 8 × 8 pixels, each from 0 (white) to 16."""
-    table = load_digits(as_frame=True).frame.rename(columns={"target": "digit"})
-    Message(table).to("csv", path=path)
+    pixels, digits = load_digits(return_X_y=True)
+    with TablePipe(DIGITS, engine) as table:
+        table.insert({"pixels": torch.tensor(pixels, dtype=torch.float32), "digit": digits})
 
 
-def read_csv(path):
-    """A message with two columns: `pixels`, one tensor of all 64, and `digit`."""
-    table = Message.read("csv", path)
-    names = [name for name in table.columns if name != "digit"]
-    pixels = torch.tensor(table.dataframe(names).to_numpy(), dtype=torch.float32)
-    return Message({"pixels": pixels, "digit": table["digit"]})
-
-
-def train(train_rows, test_rows, epochs):
+def train(train_rows, test_rows, epochs, experiment=None):
     """A model that has learnt from the training rows, and the junction that trained it."""
     batches = BatchingPipe(input=ShufflerPipe(input=train_rows, seed=0), batch_size=64)
     prepare = Normalizer(input=TensorPipe(cuda=False), columns=["pixels"], epsilon=1.0)
@@ -65,6 +63,7 @@ def train(train_rows, test_rows, epochs):
         optimizer="Adam",
         lr=0.003,
         progress=True,
+        experiment=experiment,
     )
     accuracy = Accuracy(lambda output: (output["output"]["scores"], output["output"]["digit"]))
     accuracy.attach(trainer.evaluator, "accuracy")
@@ -79,8 +78,8 @@ def count_guesses(read):
     return Message({"digit": list(range(10)), **columns})
 
 
-def draw_losses(history, path):
-    """The loss of each step, and the mean of each epoch."""
+def draw_losses(history):
+    """A figure of the loss of each step, and of the mean of each epoch."""
     steps = history.df
     epochs = steps.groupby("epoch")[["iteration", "loss"]].mean()
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -90,11 +89,11 @@ def draw_losses(history, path):
     axes.set(title="Training on handwritten digits", xlabel="step", ylabel="loss (cross entropy)")
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=120)
+    return figure
 
 
-def draw_wrong(rows, read, path, per_line=6, most=18):
-    """The digits that were read wrongly, with what they are and what they were taken for."""
+def draw_wrong(rows, read, per_line=6, most=18):
+    """A figure of the digits that were read wrongly, with what they are and what they were taken for."""
     wrong = (read["guess"] != read["digit"]).nonzero().flatten()
     pictures, guesses = rows[wrong[:most]], read["guess"][wrong[:most]].tolist()
     lines = max(1, math.ceil(len(guesses) / per_line))
@@ -107,44 +106,49 @@ def draw_wrong(rows, read, path, per_line=6, most=18):
         cell.imshow(picture["pixels"].reshape(8, 8), cmap="gray_r", vmin=0, vmax=16)
         cell.set(xticks=[], yticks=[])
         cell.set_title(f"{picture['digit'][0]}, read as {guess}", fontsize=10)
-    figure.savefig(path, dpi=120)
+    return figure
 
 
-def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=Path("results/digits"), help="folder for all that is made")
-    parser.add_argument("--epochs", type=int, default=15, help="passes over the training digits")
-    options = parser.parse_args(arguments)
-    results = options.results
-    results.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(0)  # every run gives the same model
-    torch.set_num_threads(1)  # for a model so small, sharing the work takes longer than doing it
-
-    write_csv(results / "digits.csv")
-    digits = read_csv(results / "digits.csv")
-    print(digits)
+def run(experiment, epochs):
+    """The whole of it, from data to results; all of them are in the folder of the experiment."""
+    engine = experiment.get_engine("digits")
+    store_digits(engine)
+    digits = DBPipe(DIGITS, engine)  # reads rows when they are asked for
+    print(digits[:])
     train_rows, test_rows = train_test_split(digits, test=0.2, seed=0)
     print(f"\nTraining on {len(train_rows):,} digits; {len(test_rows)} are kept for the test\n")
 
-    model, trainer = train(train_rows, test_rows, options.epochs)
+    model, trainer = train(train_rows, test_rows, epochs, experiment)
     metrics = trainer.evaluate()
     model.eval()
     with torch.no_grad():
         read = model(test_rows[:])
     confusion = count_guesses(read)
 
-    model.save(path=results / "model.json")
-    Message.from_objects(metrics).to("json", path=results / "metrics.json")
-    trainer.history.to("csv", path=results / "losses.csv")
-    confusion.to("csv", path=results / "confusion.csv")
-    draw_losses(trainer.history, results / "losses.png")
-    draw_wrong(test_rows, read, results / "wrong.png")
-
+    experiment.save("model", model)
+    experiment.save("test", metrics)
+    experiment.save("confusion", confusion)
+    experiment.save("losses", draw_losses(trainer.history))
+    experiment.save("wrong", draw_wrong(test_rows, read))
     print(f"\n{model}\n\nTest accuracy: {metrics['accuracy']:.1%}, loss {metrics['loss']:.3f}\n")
     print(confusion.df.to_string(index=False))
-    print(f"\nResults are in {results}:")
-    for path in sorted(results.iterdir()):
-        print(f"  {path.name}")
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder for the experiments")
+    parser.add_argument("--epochs", type=int, default=15, help="passes over the training digits")
+    options = parser.parse_args(arguments)
+    options.results.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)  # every run gives the same model
+    torch.set_num_threads(1)  # for a model so small, sharing the work takes longer than doing it
+
+    with Experiment("digits", options.results, "Handwritten digits, from a database to a trained model") as experiment:
+        run(experiment, options.epochs)
+    folder = options.results / Path(experiment.save_path).name
+    print(f"\nResults are in {folder}:")
+    for path in sorted(folder.iterdir()):
+        print(f"  {path.name}{'/' if path.is_dir() else ''}")
 
 
 if __name__ == "__main__":
