@@ -201,7 +201,7 @@ _EXISTS = "there is an object {0!r} in {1} already; choose another name, or give
 def _describe(kind: str, obj: Any) -> dict[str, Any]:
     cls = type(obj)
     name = f"{cls.__module__}.{cls.__qualname__}"
-    version = sys.modules["fireworks"].__version__  # the package above is loaded; to import it by name breaks the layers
+    version = sys.modules["fireworks"].__version__  # loaded already; an import of it would break the layers
     return {"kind": kind, "class": name, "saved": to_text(datetime.now(UTC)), "fireworks": version}
 
 
