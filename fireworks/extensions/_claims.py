@@ -32,7 +32,7 @@ from fireworks.extensions._database.errors import translated
 from fireworks.extensions._database.types import big_integer
 from fireworks.extensions._prepared import Prepared
 from fireworks.extensions._transactions import Transactions
-from fireworks.utils.exceptions import DatabaseConnectionError, DatabaseLockedError, LeaseLostError
+from fireworks.utils.exceptions import DatabaseConnectionError, DatabaseLockedError, FireworksError, LeaseLostError
 
 __all__ = ["Claim", "Claims", "Heartbeat", "claim_columns", "claim_table", "database_time", "owner_name"]
 
@@ -177,8 +177,14 @@ class Claims:
         if connection is not None:
             yield connection
             return
-        with translated(self.engine, f"working on the table {self.table.name!r}"), self._transactions.begin() as opened:
-            yield opened
+        try:
+            with self._transactions.begin() as opened:
+                yield opened
+        except FireworksError:
+            raise
+        except Exception as error:
+            with translated(self.engine, f"working on the table {self.table.name!r}"):
+                raise error
 
     def _in_transaction(self, work: Callable[[sa.Connection], Result], connection: sa.Connection | None) -> Result:
         if connection is not None:

@@ -35,6 +35,7 @@ class Transactions:
         self._lock = threading.RLock()
         self._connection: sa.Connection | None = None
         self._pid = os.getpid()
+        self._is_open = False
 
     @property
     def is_private(self) -> bool:
@@ -46,9 +47,16 @@ class Transactions:
 
     @contextmanager
     def begin(self) -> Iterator[sa.Connection]:
-        """A transaction: committed at the end of the block, rolled back on an exception."""
+        """A transaction: committed at the end of the block, rolled back on an exception.
+
+        Inside of another one of the same thread it is a part of that.
+        """
         with self._lock:
             connection = self._opened()
+            if self._is_open:
+                yield connection
+                return
+            self._is_open = True
             try:
                 if self.engine.dialect.name == "sqlite":
                     yield from self._immediate(connection)
@@ -56,9 +64,10 @@ class Transactions:
                     with connection.begin():
                         yield connection
             except BaseException:
-                if connection.invalidated or connection.closed:
-                    self.close()
+                self._is_open = False
+                self.close()  # it may be broken, which SQLAlchemy does not see when statements go to the driver itself
                 raise
+            self._is_open = False
 
     def _immediate(self, connection: sa.Connection) -> Iterator[sa.Connection]:
         driver: Any = connection.connection.dbapi_connection
@@ -85,7 +94,7 @@ class Transactions:
         if self._connection is not None:
             _ABANDONED.append(self._connection)
         self.engine.dispose(close=False)
-        self._connection, self._pid, self._lock = None, os.getpid(), threading.RLock()
+        self._connection, self._pid, self._lock, self._is_open = None, os.getpid(), threading.RLock(), False
 
     def _open(self) -> sa.Connection:
         connection = self.engine.connect()
@@ -97,7 +106,7 @@ class Transactions:
             connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(self.busy_seconds * 1000)}")
             if self._turn_to_wal(connection):
                 connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
-                connection.exec_driver_sql("PRAGMA wal_autocheckpoint = 4000")  # 16 MB; each waits for the disk
+                connection.exec_driver_sql("PRAGMA wal_autocheckpoint = 10000")  # 40 MB; each waits for the disk
             connection.rollback()
         return connection
 
@@ -115,6 +124,8 @@ class Transactions:
     def close(self) -> None:
         """Close the connection; the next transaction opens it again."""
         with self._lock:
+            if self._is_open and self._pid == os.getpid():
+                return  # whoever opened the transaction needs it
             if self._connection is not None and self._pid == os.getpid():
                 self._connection.close()
             self._connection = None

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from fireworks.extensions import _claims
 from fireworks.extensions._claims import Claims, Heartbeat, claim_table, database_time, owner_name
-from fireworks.utils.exceptions import DatabaseLockedError, LeaseLostError, TableError
+from fireworks.utils.exceptions import DatabaseConnectionError, DatabaseLockedError, LeaseLostError, TableError
 
 FORK = multiprocessing.get_context("fork")
 SHORT = timedelta(seconds=0.4)
@@ -73,13 +73,15 @@ def claim_all(url, start, results):
     claims = Claims(engine, jobs_table())
     owner, mine = owner_name(), []
     start.wait()
-    claim = claims.claim(owner)
-    while claim is not None:
-        mine.append(claim.id)
-        with claims.transaction() as connection:
-            claims.finish(claim, connection=connection)
-            claim = claims.claim(owner, connection=connection)
-    results.put(mine)
+    try:
+        claim = claims.claim(owner)
+        while claim is not None:
+            mine.append(claim.id)
+            with claims.transaction() as connection:
+                claims.finish(claim, connection=connection)
+                claim = claims.claim(owner, connection=connection)
+    finally:
+        results.put(mine)
     claims.close()
     engine.dispose()
 
@@ -361,6 +363,24 @@ def test_a_forked_process_has_a_connection_of_its_own(engine, table, make_claims
 
 
 # Errors
+
+
+def test_a_connection_that_was_cut_is_opened_again(engine, table, make_claims):
+    if engine.dialect.name == "sqlite":
+        pytest.skip("a file has no connections to cut")
+    submit(engine, table, 2)
+    claims = make_claims()
+    claim = claims.claim("me")
+    name = "pg_backend_pid()" if engine.dialect.name == "postgresql" else "connection_id()"
+    with claims.transaction() as connection:
+        number = connection.exec_driver_sql(f"SELECT {name}").scalar()
+    kill = f"SELECT pg_terminate_backend({number})" if engine.dialect.name == "postgresql" else f"KILL {number}"
+    with engine.begin() as connection:
+        connection.exec_driver_sql(kill)
+    with pytest.raises(DatabaseConnectionError, match="while working on the table 'jobs'"):
+        claims.finish(claim)
+    claims.finish(claim)
+    assert claims.claim("me").id == 2
 
 
 def test_a_locked_sqlite_file_is_an_error_that_says_so(tmp_path, monkeypatch):

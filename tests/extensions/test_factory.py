@@ -167,6 +167,18 @@ def test_after_is_called_with_each_result():
     assert factory.seen == ((0, 4), (1, 1), (2, 0))
 
 
+def test_a_generator_may_read_the_factory(make):
+    def generator(past_params, past_metrics):
+        params, _ = factory.read()
+        assert params["x"].tolist() == past_params["x"].tolist() if len(params) else len(past_params) == 0
+        return count_ten(past_params, past_metrics)
+
+    factory = make(generator=generator)
+    factory.run()
+
+    assert len(factory.read()[0]) == 10
+
+
 # Failures
 
 

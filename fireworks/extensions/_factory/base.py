@@ -113,6 +113,9 @@ class Factory(ABC):
         """Whether trials of other factories are under way."""
         return False
 
+    def sync(self) -> None:  # noqa: B027 (memory has nothing to read again)
+        """Reads what other factories wrote to the blackboard since the last time."""
+
     def after(self, params: Any, metrics: Mapping[str, Any]) -> None:  # noqa: B027 (a hook, which may stay empty)
         """Called after each trial that completed, with its parameters and metrics; a subclass may override it."""
 
@@ -182,6 +185,7 @@ class Factory(ABC):
         Raises:
             ValueError: Nobody said what is good, or no trial has completed with a value that is a number.
         """
+        self.sync()
         objective, direction = self._goal(objective, direction)
         better = min if direction == "minimize" else max
         scored = [(record.value(objective), record) for record in self._board.completed]
@@ -195,6 +199,7 @@ class Factory(ABC):
 
         A metric of one column has its own name, unless a parameter has it too; all others are 'metric.column'.
         """
+        self.sync()
         rows = []
         for record in self._board.trials():
             row: dict[str, Any] = {"id": record.id, "state": record.state, **record.params}
@@ -224,6 +229,7 @@ class Factory(ABC):
         """
         if kind not in PLOTS:
             raise ValueError(f"no plot {kind!r}{did_you_mean(kind, PLOTS)}; there are {', '.join(PLOTS)}")
+        self.sync()
         goal, way = self._goal(objective, direction or ("minimize" if kind == "importance" else None))
         completed = self._board.completed
         params = list(dict.fromkeys(name for record in completed for name in record.params))

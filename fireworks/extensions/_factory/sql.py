@@ -204,26 +204,27 @@ class SQLFactory(Factory):
             ColumnError: A given table lacks a column.
         """
         metrics = {name: metric_row(name, value) for name, value in metrics_dict.items()}
-        assignment, outcome = Assignment(0, params, _checked_row(params)), Outcome("completed", metrics)
-        rows = self._prepare_rows(assignment, outcome)
+        row, outcome = _checked_row(params), Outcome("completed", metrics)
+        rows = self._prepare_rows(row, outcome)
         with self._transaction() as connection:
             self._lock.run(connection).fetchall()
             self._sync(connection)
-            claim = self._add(connection, params, assignment.row)
-            assignment.id, assignment.claim = claim.id, claim
+            assignment = self._add(connection, params, row)
             self._record(connection, assignment, outcome, rows)
-        return claim.id
+        return assignment.id
 
-    def _add(self, connection: sa.Connection, params: Any, row: dict[str, Any]) -> Claim:
+    def _add(self, connection: sa.Connection, params: Any, row: dict[str, Any]) -> Assignment:
+        """A new trial, which is ours."""
         values = {"params": row_to_json(row), "form": "message" if isinstance(params, Message) else "dict"}
-        return self._claims.add(self.owner, values, connection=connection)
+        claim = self._claims.add(self.owner, values, connection=connection)
+        self._board.put(TrialRecord(claim.id, row, "running"))
+        return Assignment(claim.id, params, row, 1, claim)
 
-    def _prepare_rows(self, assignment: Assignment, outcome: Outcome) -> dict[str | None, dict[str, Any]]:
+    def _prepare_rows(self, params: Mapping[str, Any], outcome: Outcome) -> dict[str | None, dict[str, Any]]:
         """Rows for the table of parameters (None) and of each metric; the tables get the columns that they need."""
-        with translated(self.engine, f"recording trial {assignment.id}"):
-            rows: dict[str | None, dict[str, Any]] = {None: self._params.prepare(assignment.row)}
-            for name, row in outcome.metrics.items():
-                rows[name] = self._metric_table(name).prepare(_without_id(row, "metric"))
+        rows: dict[str | None, dict[str, Any]] = {None: self._params.prepare(params)}
+        for name, row in outcome.metrics.items():
+            rows[name] = self._metric_table(name).prepare(_without_id(row, "metric"))
         return rows
 
     def _metric_table(self, name: str) -> ResultTable:
@@ -294,7 +295,7 @@ class SQLFactory(Factory):
         rows: dict[Any, Any] = {}
         if outcome.state == "completed":
             try:
-                rows = self._prepare_rows(assignment, outcome)
+                rows = self._prepare_rows(assignment.row, outcome)
             except (CellError, ColumnError) as error:  # such as an infinite loss on MariaDB, which has no infinity
                 outcome.state, outcome.error = "failed", f"its results cannot be stored: {error}"
                 outcome.metrics = {}
@@ -302,17 +303,21 @@ class SQLFactory(Factory):
 
     def _turn(self, prepared: list[tuple[Assignment, Outcome, dict[Any, Any]]], ask: bool) -> Assignment | None:
         taken, problem = None, None
-        with self._transaction() as connection:
+        with self._claims.transaction() as connection:
             if self.engine.dialect.name != "sqlite":  # where BEGIN IMMEDIATE has locked the database
                 self._lock.run(connection).fetchall()
             for assignment, outcome, rows in prepared:
                 self._end(connection, assignment, outcome, rows)
             if ask:
                 self._sync(connection)
+                taken = self._waiting(connection)
+            if ask and taken is None and not self._ended:
                 try:
-                    taken = self._waiting(connection) or self._proposed(connection)
+                    proposal = self._proposal()
                 except Exception as error:  # what ended before is recorded nevertheless
-                    problem = error
+                    problem, proposal = error, None
+                if proposal is not None:
+                    taken = self._add(connection, *proposal)
         if problem is not None:
             raise problem
         if taken is not None:
@@ -347,18 +352,16 @@ class SQLFactory(Factory):
         self._board.put(TrialRecord(claim.id, row, "running"))
         return Assignment(claim.id, params, row, claim.attempt, claim)
 
-    def _proposed(self, connection: sa.Connection) -> Assignment | None:
-        if self._ended:
-            return None
+    def _proposal(self) -> tuple[Any, dict[str, Any]] | None:
+        """What the generator proposes next, as it is and as a row; None when it has ended the search."""
         start = time.perf_counter()
         params = self._propose()
         self._thought = time.perf_counter() - start
         if params is None:
             return None
         row = _checked_row(params)
-        claim = self._add(connection, params, row)
-        self._board.put(TrialRecord(claim.id, row, "running"))
-        return Assignment(claim.id, params, row, 1, claim)
+        row_to_json(row)  # raises here, before anything is written, if it cannot be
+        return params, row
 
     def give_back(self, assignments: list[Assignment], error: str | None) -> None:
         """Puts trials that were not finished among those that wait; those that were lost too often are dead."""

@@ -13,6 +13,7 @@ from sqlalchemy.dialects import mysql
 
 from fireworks.core.message import Message
 from fireworks.extensions._claims import claim_table
+from fireworks.extensions._database.errors import translated
 from fireworks.extensions._database.schema import as_table, create_table, parse_columns_and_types, propose_columns
 from fireworks.extensions._database.types import big_integer
 from fireworks.extensions._database.values import decode, encode
@@ -129,7 +130,8 @@ class ResultTable:
             return dict(row)
         message = one_row(row)
         if not self.is_given:
-            self._make_room(propose_columns(message))
+            with translated(self.engine, f"changing the table {self.table.name!r}"):
+                self._make_room(propose_columns(message))
         columns = encode(message, self.table, list(key), self.engine.dialect)
         if key not in self._inserts:
             given = {name: sa.bindparam(name, type_=self.table.c[name].type) for name in (_ID, *key)}
