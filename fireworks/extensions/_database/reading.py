@@ -137,7 +137,7 @@ class Pages:
             if stream is not None:
                 if is_disconnect(error, stream.connection):
                     stream.connection.invalidate()
-                stream.close(ended=True)
+                stream.close(ended=False)
             if not lost or not self.selection.has_order or (opened_before and not self.selection.keys):
                 raise
         return self._fetch()

@@ -11,8 +11,7 @@ from sqlalchemy.orm import declarative_base
 from sqlalchemy.types import TypeEngine
 
 from fireworks.core.message import Message
-from fireworks.extensions._database.connections import as_engine
-from fireworks.extensions._database.errors import translated
+from fireworks.extensions._database.connections import as_engine, read
 from fireworks.extensions._database.proposals import proposed_type
 from fireworks.extensions._database.types import as_key, big_integer, sql_type
 from fireworks.utils.exceptions import ColumnError, TableError, did_you_mean
@@ -138,14 +137,19 @@ def reflect_table(table_name: str, engine: Any) -> sa.Table:
     """
     engine = as_engine(engine)
     schema, _, plain = table_name.rpartition(".")
-    with translated(engine, f"looking for the table {table_name!r}"):
+
+    def look(connection: sa.Connection) -> sa.Table | list[str]:
         try:
-            return sa.Table(table_name, sa.MetaData(), autoload_with=engine)
+            return sa.Table(table_name, sa.MetaData(), autoload_with=connection)
         except exc.NoSuchTableError:
-            inspector = sa.inspect(engine)
+            inspector = sa.inspect(connection)
             if schema and inspector.has_table(plain, schema=schema):
-                return sa.Table(plain, sa.MetaData(), schema=schema, autoload_with=engine)
-            known = sorted([*inspector.get_table_names(), *inspector.get_view_names()])
+                return sa.Table(plain, sa.MetaData(), schema=schema, autoload_with=connection)
+            return sorted([*inspector.get_table_names(), *inspector.get_view_names()])
+
+    known = read(engine, f"looking for the table {table_name!r}", look)
+    if isinstance(known, sa.Table):
+        return known
     raise TableError(
         f"no table {table_name!r}{did_you_mean(table_name, known) or '.'} "
         f"Tables of {engine.url.render_as_string()}: {', '.join(known) or '(none)'}"

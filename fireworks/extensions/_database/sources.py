@@ -123,8 +123,12 @@ def _row_blocks(connection: sa.Connection, statement: sa.Select[Any]) -> Iterato
         while rows:
             yield rows
             rows = list(result.cursor.fetchmany(FETCHED))
+    except BaseException:
+        _forget_unread(result.cursor)
+        raise
     finally:
-        result.close()
+        with suppress(Exception):  # the server may be gone already
+            result.close()
 
 
 def _streaming(
@@ -135,6 +139,15 @@ def _streaming(
     result = connection.execute(statement, parameters, execution_options={"stream_results": True})
     strategy: Any = result.cursor_strategy
     return result, list(strategy._rowbuffer) if isinstance(strategy, BufferedRowCursorFetchStrategy) else []
+
+
+def _forget_unread(cursor: Any) -> bool:
+    """Whether MariaDB has more rows to send, which the driver would read one by one before it lets the cursor go."""
+    unread = getattr(cursor, "_result", None)
+    if not getattr(unread, "unbuffered_active", False):
+        return False
+    unread.unbuffered_active = False  # type: ignore[union-attr]
+    return True
 
 
 class Stream:
@@ -168,9 +181,7 @@ class Stream:
         if self.process != os.getpid():
             leave_to_parent(self)
             return
-        unread = None if ended else getattr(self._cursor, "_result", None)
-        if getattr(unread, "unbuffered_active", False):
-            unread.unbuffered_active = False  # type: ignore[union-attr]
+        if not ended and _forget_unread(self._cursor):
             self.connection.invalidate()
         with suppress(Exception):  # the server may be gone already
             self._result.close()
