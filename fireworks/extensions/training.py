@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from os import PathLike
@@ -60,6 +61,9 @@ _LOGGER.addHandler(logging.NullHandler())
 
 # A request takes longer than a step.
 _STEPS_PER_MIRRORING = 50
+
+# Schedulers that are stepped after each step of the optimizer, not after each epoch.
+_EACH_STEP = (OneCycleLR, CyclicLR)
 
 
 class IgniteJunction(ResumableJunction):
@@ -187,6 +191,8 @@ class IgniteJunction(ResumableJunction):
                 f"expected a function that makes the training step as update_function, got {update_function!r:.80}"
             )
         _check_kind(tensorboard, (str, PathLike), "tensorboard", "a folder")
+        if tensorboard == "":
+            raise ValueError("expected a folder or None as tensorboard, got ''; for the current one give '.'")
         self.optimizer, self.scheduler = build_optimizer(
             parameters_of(self.model), optimizer, scheduler, arguments, _OWN_ARGUMENTS
         )
@@ -200,7 +206,7 @@ class IgniteJunction(ResumableJunction):
         self.engine = _make_engine(self._step)
         self.engine.add_event_handler(Events.STARTED, self._start)
         self.engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish_epoch)
-        if isinstance(self.scheduler, (OneCycleLR, CyclicLR)):
+        if isinstance(self.scheduler, _EACH_STEP):
             self.engine.add_event_handler(Events.ITERATION_COMPLETED, self._step_scheduler)
         self._evaluate = default_evaluation_closure(self.model, loss, precision)
         self._evaluated: list[tuple[torch.Tensor, int]] = []
@@ -226,7 +232,7 @@ class IgniteJunction(ResumableJunction):
     def _make_mirrors(self, lines: HistoryLines) -> list[LinePlots | EventFiles | ExperimentLog]:
         """What shows elsewhere what is recorded here."""
         mirrors: list[LinePlots | EventFiles | ExperimentLog] = [] if self._log is None else [self._log]
-        if self.visdom:
+        if self.visdom or isinstance(self.visdom, Mapping):
             connection = self.visdom if isinstance(self.visdom, Mapping) else None
             mirrors.append(
                 LinePlots(lines, self.description or type(self.model).__name__, self.environment, connection)
@@ -273,7 +279,7 @@ class IgniteJunction(ResumableJunction):
             FormatError: The file to resume from is damaged.
             StateError: It is of another model, optimizer or pipeline.
             TypeError: The data set cannot be iterated over, or not that often.
-            ValueError: The data set yields nothing.
+            ValueError: The data set yields nothing, or a OneCycleLR plans fewer steps than there will be.
         """
         if self.model is not self._trained:
             raise ValueError("the model was replaced, but the optimizer has the parameters of the old one; "
@@ -290,6 +296,7 @@ class IgniteJunction(ResumableJunction):
         progress = self._find_progress(resume)
         if progress is not None and self._is_over(progress, max_epochs):
             return self.engine.state
+        self._check_steps_left(max_epochs, progress)
         if place_among_processes()[1] > 1:
             share_parameters(self.model, parameters_of(self.model))
         self._goes_on = progress is not None
@@ -297,6 +304,24 @@ class IgniteJunction(ResumableJunction):
             state = run_engine(self.engine, self._reader, max_epochs, progress)
         self._history.check()
         return state
+
+    def _check_steps_left(self, max_epochs: int, progress: Mapping[str, Any] | None) -> None:
+        """A OneCycleLR plans a number of steps, and refuses one more: better now than after all these."""
+        scheduler, reader = self.scheduler, self._reader
+        # With early stopping nobody knows how many steps there will be.
+        if not isinstance(scheduler, OneCycleLR) or reader.length is None or self._stopping is not None:
+            return
+        accumulate: int = self._update.accumulate if isinstance(self._update, TrainingStep) else 1
+        begun = reader.position if progress is not None else None
+        epochs = max_epochs - (0 if progress is None else progress["epoch"] - (begun is not None))
+        steps = epochs * math.ceil(reader.length / accumulate) - (begun or 0) // accumulate
+        left = scheduler.total_steps - scheduler.last_epoch
+        if steps > left:
+            raise ValueError(
+                f"OneCycleLR plans {scheduler.total_steps} steps, of which {left} are left, but "
+                f"{max_epochs} epochs take {steps} more; "
+                f"give it total_steps={scheduler.last_epoch + steps}, or a smaller max_epochs"
+            )
 
     def run(self, dataset: Any = None, max_epochs: int = 10, resume: bool | str | PathLike[str] = False) -> EngineState:
         """A second name of `train`."""
@@ -367,8 +392,10 @@ class IgniteJunction(ResumableJunction):
 
     def _finish_epoch(self) -> None:
         """Before all other handlers of the end of an epoch."""
-        if isinstance(self._update, TrainingStep):
+        if isinstance(self._update, TrainingStep) and self._update.waiting:
             self._update.finish()
+            if isinstance(self.scheduler, _EACH_STEP):
+                self._step_scheduler()
 
     def _end_epoch(self) -> None:
         """After all other handlers of the end of an epoch: a state taken by one is of the last step."""
@@ -376,8 +403,11 @@ class IgniteJunction(ResumableJunction):
         scheduler = self.scheduler
         if isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step(mean_of_all(self._history.mean_of_last_epoch()))
-        elif not isinstance(scheduler, (OneCycleLR, CyclicLR)):
-            self._step_scheduler()
+        elif scheduler is not None and not isinstance(scheduler, _EACH_STEP):
+            if isinstance(self._update, TrainingStep):
+                # It would warn when float16 left out every step so far.
+                vars(self.optimizer)["_opt_called"] = True
+            scheduler.step()
         self._reader.position = None
 
     @contextmanager

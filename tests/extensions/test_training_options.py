@@ -88,6 +88,47 @@ def test_a_schedule_by_steps_counts_the_steps_of_the_optimizer():
     assert len(set(rates[:3])) == 1 and len(set(rates)) == 2
 
 
+def test_a_schedule_by_steps_counts_the_step_with_what_is_left_at_the_end_of_an_epoch():
+    trainer = make_trainer(accumulate=4, scheduler="OneCycleLR", max_lr=1.0, total_steps=4)
+    trainer.train(max_epochs=2)
+
+    assert trainer.scheduler.last_epoch == 4
+
+
+def test_a_schedule_with_fewer_steps_than_the_training_is_refused_before_it(tmp_path):
+    def make(total_steps, **arguments):
+        return make_trainer(accumulate=4, scheduler="OneCycleLR", max_lr=1.0, total_steps=total_steps, **arguments)
+
+    trainer = make(5)
+    with pytest.raises(ValueError, match=r"plans 5 steps, of which 5 are left, but 3 epochs take 6 more; .*_steps=6"):
+        trainer.train(max_epochs=3)
+    assert len(trainer.history) == 0
+    make(5, early_stopping=1).train(max_epochs=2)
+
+    checkpoint = Checkpointing(tmp_path, every_iterations=5, keep=9)
+    make(4, checkpoint=checkpoint).train(max_epochs=2)
+    (middle,) = tmp_path.glob("checkpoint-*05-*")
+    with pytest.raises(ValueError, match="plans 4 steps, of which 3 are left, but 3 epochs take 5 more"):
+        make(4).train(max_epochs=3, resume=middle)
+    resumed = make(4)
+    resumed.train(max_epochs=2, resume=middle)
+    assert resumed.scheduler.last_epoch == 4
+
+
+def test_an_epoch_counts_for_its_schedule_although_float16_left_out_the_last_step():
+    batches = [Message({"x": torch.ones(2), "y": torch.full((2,), y)}) for y in (1.0, 1e34)]
+    trainer = make_trainer(
+        batches,
+        loss=lambda message: (message["guess"] * message["y"]).mean(),
+        precision="float16",
+        scheduler="StepLR",
+        step_size=1,
+    )
+    trainer.train(max_epochs=2)
+
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.001)
+
+
 def test_a_slope_that_is_infinite_cannot_be_clipped():
     trainer = make_trainer(clip_norm=1.0, loss=lambda message: message["guess"].abs().sqrt().mean())
 

@@ -190,3 +190,5 @@ def test_what_is_no_place_of_a_server_is_refused():
 def test_what_is_no_folder_is_refused():
     with pytest.raises(TypeError, match="expected a folder or None as tensorboard, got True"):
         make_trainer(tensorboard=True)
+    with pytest.raises(ValueError, match=r"expected a folder or None as tensorboard, got ''; for the current one give"):
+        make_trainer(tensorboard="")
