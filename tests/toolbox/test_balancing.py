@@ -96,6 +96,10 @@ def test_weights_say_how_often_a_class_comes_relative_to_the_others(method):
     assert all(abs(sizes[label] - n) <= most for label, n in {"a": 6000, "b": 12_000, "c": 3000}.items())
 
 
+def test_a_number_and_its_text_are_two_labels():
+    assert oversample(data(), labels=[1] * 5 + ["1"] * 4 + [2]).counts == {1: 5, "1": 4, 2: 1}
+
+
 def test_weights_never_make_a_class_lose_rows():
     sizes = Counter(oversample(data(), weights={"a": 1, "b": 1, "c": 100}, seed=0)[:]["labels"])
 
@@ -246,6 +250,12 @@ def test_a_state_does_not_fit_other_data():
         ({"labels": [*LABELS[:4], None, *LABELS[5:]]}, ValueError, "row 4 has no label"),
         ({"weights": {"a": 1, "b": 1, "d": 1}}, ValueError, "no label 'd'; no weight for 'c'"),
         ({"weights": {"a": 1, "b": -1, "c": 1}}, ValueError, "'b' has weight -1"),
+        ({"weights": {"a": 1, "b": "2", "c": 1}}, ValueError, "'b' has weight '2'"),
+        (
+            {"weights": [1, 2, 3]},
+            TypeError,
+            "expected weights by label, such as {'ill': 2, 'healthy': 1}, got [1, 2, 3]",
+        ),
     ],
 )
 def test_wrong_arguments_say_what_is_wrong(arguments, kind, text):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,7 +59,7 @@ class OversamplePipe(_ByRow, Redrawn):
     Raises:
         ColumnError: There is no column of that name.
         LengthError: There are not as many labels as rows.
-        TypeError: The input has no rows by index, or no length.
+        TypeError: The input has no rows by index, or no length; weights are not by label.
         ValueError: There is no such method; rows without a label; weights that are not those of the labels.
 
     Example:
@@ -87,9 +88,12 @@ class OversamplePipe(_ByRow, Redrawn):
         super().__init__(input, *args, **kwargs)
         self.check_input()
         if method not in _METHODS:
-            raise ValueError(f"no method {method!r}{did_you_mean(method, _METHODS)} Methods: {', '.join(_METHODS)}")
+            nearest = did_you_mean(method, _METHODS) or "."
+            raise ValueError(f"no method {method!r}{nearest} Methods: {', '.join(_METHODS)}")
         if rows is not None and (method != "sampling" or isinstance(rows, bool) or int(rows) != rows or rows < 1):
             raise ValueError(f"rows is a number from 1 up, for method 'sampling' only; got {rows!r} for {method!r}")
+        if weights is not None and not isinstance(weights, Mapping):
+            raise TypeError(f"expected weights by label, such as {{'ill': 2, 'healthy': 1}}, got {weights!r:.80}")
         self.labels = labels
         self.method = method
         self.weights = weights
@@ -163,7 +167,7 @@ class OversamplePipe(_ByRow, Redrawn):
             if label not in classes.labels
         ]
         problems += [f"no weight for {label!r}" for label in classes.labels if label not in self.weights]
-        problems += [f"{label!r} has weight {w!r}" for label, w in self.weights.items() if not 0 < w < float("inf")]
+        problems += [f"{label!r} has weight {w!r}" for label, w in self.weights.items() if not _is_positive(w)]
         if problems:
             raise ValueError(f"weights are a positive number for each label; {'; '.join(problems)}")
         return np.array([self.weights[label] for label in classes.labels], dtype=np.float64)
@@ -263,6 +267,10 @@ class OversamplePipe(_ByRow, Redrawn):
         self._order = self._known = None
 
 
+def _is_positive(weight: Any) -> bool:
+    return isinstance(weight, Real) and 0 < float(weight) < float("inf")
+
+
 def _values(labels: Any, what: str) -> np.ndarray:
     """Labels as an array with one value per row."""
     if isinstance(labels, torch.Tensor):
@@ -280,4 +288,7 @@ def _values(labels: Any, what: str) -> np.ndarray:
 
 def _array(labels: Any) -> np.ndarray:
     array = np.asarray(labels)
-    return array.astype(object) if array.dtype.kind in "US" else array
+    if array.dtype.kind not in "US":
+        return array
+    # As an array of text, 1 and "1" would be one label.
+    return array.astype(object) if array.ndim != 1 else np.fromiter(labels, dtype=object, count=len(array))
