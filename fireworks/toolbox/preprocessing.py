@@ -30,7 +30,8 @@ def train_test_split(
     Args:
         pipe: A pipe, a Message, or anything with `__getitem__` and `__len__`.
         test: The part of the rows that goes to the test pipe, between 0 and 1; both pipes get at least one row.
-        seed: An int or a generator; by default drawn from torch's global generator.
+        seed: An int or a generator; by default drawn from torch's global generator. Give one where training is to be
+            resumed: the state of another split is refused.
 
     Returns:
         The training pipe and the test pipe.

@@ -16,7 +16,7 @@ from fireworks.core.pipe import Pipe
 from fireworks.testing import check_resume
 from fireworks.toolbox.pipes import BatchingPipe, ShufflerPipe
 from fireworks.toolbox.preprocessing import Normalizer, train_test_split
-from fireworks.utils.exceptions import ColumnError
+from fireworks.utils.exceptions import ColumnError, StateError
 
 
 def rows(pipe):
@@ -62,6 +62,14 @@ class TestTrainTestSplit:
     def test_a_part_outside_of_0_and_1_is_refused(self, part):
         with pytest.raises(ValueError, match="between 0 and 1"):
             train_test_split(Message({"x": [1, 2, 3]}), test=part)
+
+    def test_a_split_resumes_and_the_state_of_another_split_is_refused(self):
+        data = Message({"x": list(range(50))})
+        check_resume(lambda: train_test_split(data, seed=3)[0], fresh_process=False)
+
+        state = train_test_split(data, seed=3)[0].get_state()
+        with pytest.raises(StateError, match=r"of a pipe with other row numbers; .* train_test_split a seed"):
+            train_test_split(data, seed=4)[0].set_state(state)
 
     def test_a_single_row_cannot_be_split(self):
         with pytest.raises(ValueError, match="cannot split 1 rows"):

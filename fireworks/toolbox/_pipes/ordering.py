@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from abc import abstractmethod
 from typing import Any
 
@@ -196,7 +197,7 @@ class IndexMapperPipe(_ByRow):
     """Gives the rows of its input other numbers: `pipe[input_indices[i]]` is `input[output_indices[i]]`.
 
     Iteration goes through `input_indices` in their order. The input is read by index only and never reset, so several
-    pipes can share one input, as the two halves of a split do.
+    pipes can share one input, as the two halves of a split do. A state fits only a pipe that has the same numbers.
 
     Args:
         input_indices: The row numbers that this pipe has, each once.
@@ -225,6 +226,7 @@ class IndexMapperPipe(_ByRow):
                 f"expected one output index per input index, got {len(self.output_indices)} "
                 f"for {len(self.input_indices)}"
             )
+        self._checksum = zlib.crc32(self.output_indices.tobytes(), zlib.crc32(self.input_indices.tobytes()))
         self._sorter = np.argsort(self.input_indices, kind="stable")
         self._sorted = self.input_indices[self._sorter]
         twice = self._sorted[1:][self._sorted[1:] == self._sorted[:-1]]
@@ -263,3 +265,23 @@ class IndexMapperPipe(_ByRow):
         """Starts over with the first of the input indices."""
         self.position = 0
         return self
+
+    def get_state(self) -> State:
+        """The position, and a checksum of the row numbers."""
+        state = super().get_state()
+        state["internal"]["rows"] = self._checksum
+        return state
+
+    def set_state(self, state: State) -> None:
+        """Goes on at the same position.
+
+        Raises:
+            StateError: The state is of another kind of pipe, or of one with other row numbers.
+        """
+        internal = dict(state["internal"])
+        if internal.pop("rows", None) != self._checksum:
+            raise StateError(
+                "the state is of a pipe with other row numbers; give the same ones, and train_test_split a seed: "
+                "another split would mix rows of the test into the training"
+            )
+        super().set_state({"internal": internal, "external": {}})
