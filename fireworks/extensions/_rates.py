@@ -41,6 +41,7 @@ def sweep(
     """Train with rates that grow from the lowest to the highest, until the loss is a multiple of its best value.
 
     Raises:
+        FloatingPointError: The first loss is not finite; says in which rows of the batch.
         ValueError: The rates or their number make no sense, there are no batches, or the loss grows from the start.
     """
     are_numbers = all(isinstance(rate, (int, float)) and math.isfinite(rate) for rate in (lowest, highest))
@@ -61,6 +62,8 @@ def sweep(
         try:
             loss = loss_of(step(engine, _next_batch(reader)))
         except FloatingPointError:
+            if not rates:  # nothing was trained yet, so the rate is not to blame
+                raise
             break
         if loss is None:
             raise TypeError("the training step gives no loss, neither by itself nor under 'loss' of a dict")

@@ -344,6 +344,7 @@ class IgniteJunction(ResumableJunction):
             `suggestion`, the rate, and `history`, a Message with the columns `lr`, `loss` and `smoothed`.
 
         Raises:
+            FloatingPointError: The first loss is not finite; says in which rows of the batch.
             TypeError: The data set can be read only once.
             ValueError: The rates make no sense, or the loss grows from the start.
 

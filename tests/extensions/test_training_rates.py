@@ -109,3 +109,11 @@ def test_a_search_that_makes_no_sense_is_refused(arguments, text):
 def test_a_generator_is_not_used_up_by_a_search():
     with pytest.raises(TypeError, match="a generator can be read once, and training needs it then"):
         make_trainer().find_learning_rate(batch for batch in [make_points()])
+
+
+def test_a_first_loss_that_is_not_finite_is_blamed_on_its_rows():
+    points = make_points()
+    points["x"][-1, 0] = float("nan")
+
+    with pytest.raises(FloatingPointError, match=r"the loss is nan .* because of row 59 of the batch"):
+        make_trainer(dataset=[points]).find_learning_rate()
