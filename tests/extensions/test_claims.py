@@ -365,9 +365,8 @@ def test_a_forked_process_has_a_connection_of_its_own(engine, table, make_claims
 # Errors
 
 
+@pytest.mark.parametrize("database_url", ["postgresql", "mariadb"], indirect=True)
 def test_a_connection_that_was_cut_is_opened_again(engine, table, make_claims):
-    if engine.dialect.name == "sqlite":
-        pytest.skip("a file has no connections to cut")
     submit(engine, table, 2)
     claims = make_claims()
     claim = claims.claim("me")

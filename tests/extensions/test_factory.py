@@ -332,7 +332,7 @@ def test_threads_train_at_the_same_time(make):
     assert metrics["loss"]["loss"].tolist() == [(x - 2) ** 2 for x in params["x"]]
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("make, method", [(make_local, "fork"), (make_sql, "spawn")], indirect=["make"])
 def test_processes_train(make, method):
     factory = make(square_with_trial, generator=Count(4), pruner=MedianPruner("minimize", trials=100))
     with ProcessPoolExecutor(2, mp_context=get_context(method)) as executor:

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import numpy as np
+import pandas as pd
 import pytest
 import sqlalchemy as sa
 import torch
@@ -73,6 +74,27 @@ def test_a_second_factory_goes_on_with_the_search_of_the_first(engine):
     second.run()
 
     assert second.read()[0].to_dict() == {"id": [1, 2, 3], "x": [0, 1, 2]}
+
+
+def test_a_search_goes_on_with_the_rows_of_given_tables(engine):
+    params_table = create_table("runs", {"x": int, "depth": int})
+    metrics_tables = {"loss": create_table("losses", {"loss": float})}
+    tables = [params_table.__table__, metrics_tables["loss"].__table__]
+    with engine.begin() as connection:
+        for table in tables:
+            table.create(connection)
+        connection.execute(tables[0].insert(), [{"id": 1, "x": 0, "depth": 3}, {"id": 5, "x": 1, "depth": None}])
+        connection.execute(tables[1].insert(), [{"id": 1, "loss": 4.0}, {"id": 5, "loss": 1.0}])
+    factory = make_factory(
+        engine, generator=GridGenerator({"x": [0, 1, 2]}), params_table=params_table, metrics_tables=metrics_tables
+    )
+    seen = factory.history.params
+    factory.run()
+    params, metrics = factory.read_db()
+
+    assert seen.to_dict() == {"x": [0, 1], "depth": [3, pd.NA]}
+    assert params["id"].tolist()[:2] == [1, 5] and params["x"].tolist() == [0, 1, 2]
+    assert metrics["loss"]["loss"].tolist() == [4.0, 1.0, 0.0]
 
 
 def test_sync_reads_what_others_wrote_and_nothing_twice(engine):

@@ -17,6 +17,7 @@ from fireworks.core.state import state_from_json, state_to_json
 from fireworks.extensions._claims import Claim, Claims, Heartbeat, owner_name
 from fireworks.extensions._database.errors import translated
 from fireworks.extensions._database.schema import as_engine, as_table
+from fireworks.extensions._factory.adopting import adopt
 from fireworks.extensions._factory.base import Factory
 from fireworks.extensions._factory.blackboard import Blackboard
 from fireworks.extensions._factory.columns import metric_row, plain_row
@@ -47,7 +48,8 @@ class SQLFactory(Factory):
     Args:
         params_table: A table (class, Table, or name) with a column `id` and one for each parameter. By default one
             is made from the first results, and gets more columns when later parameters have more.
-        metrics_tables: Such a table for each metric, by name; those that are not given are made too.
+        metrics_tables: Such a table for each metric, by name; those that are not given are made too. Rows that given
+            tables hold when a search begins are its first trials.
         engine: The database: an engine or a URL.
         name: The name of the search, with which the names of its tables begin; two searches of one database need
             two. By default the name of `params_table`, or 'search'.
@@ -121,7 +123,11 @@ class SQLFactory(Factory):
         newer = self._select.where(trials.c.id > sa.bindparam("last", type_=sa.BigInteger))
         self._newer = Prepared(newer, self.engine.dialect)
         self._lock = Prepared(sa.select(self._tables.lock.c.id).with_for_update(), self.engine.dialect)
-        self.sync()
+        with self._transaction() as connection:
+            if self.params_table is not None:
+                self._lock.run(connection).fetchall()
+                adopt(connection, trials, self._params, self._metrics)
+            self._sync(connection)
         return self.engine
 
     @contextmanager

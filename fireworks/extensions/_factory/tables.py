@@ -195,7 +195,8 @@ class ResultTable:
         cursor.execute(f"SELECT {columns} FROM {source} ORDER BY id")
         rows = cursor.fetchall()
         cursor.close()
-        return decode(rows, types, connection.dialect)
+        plain = {str(name): kind for name, kind in types.items()}  # SQLAlchemy has a kind of str of its own
+        return decode(rows, plain, connection.dialect)
 
 
 def _is_float(kind: Any) -> bool:
