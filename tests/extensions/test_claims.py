@@ -15,7 +15,7 @@ from fireworks.extensions._claims import Claims, Heartbeat, claim_table, databas
 from fireworks.utils.exceptions import DatabaseConnectionError, DatabaseLockedError, LeaseLostError, TableError
 
 FORK = multiprocessing.get_context("fork")
-SHORT = timedelta(seconds=0.4)
+SHORT, BEAT = timedelta(seconds=1), timedelta(seconds=0.1)
 
 
 def jobs_table():
@@ -138,7 +138,7 @@ def test_the_next_unit_is_found_by_an_index(engine, table, make_claims):
 def hold(url, lease, claimed):
     engine = sa.create_engine(url)
     claims = Claims(engine, jobs_table(), lease=lease)
-    with Heartbeat(claims, claims.claim("first")):
+    with Heartbeat(claims, claims.claim("first"), interval=BEAT):
         claimed.set()
         threading.Event().wait()
 
@@ -151,7 +151,7 @@ def test_a_unit_whose_worker_is_killed_is_taken_over_and_not_before(engine, tabl
     worker.start()
     assert claimed.wait(timeout=30)
     claims, leases = make_claims(lease=SHORT), set()
-    while len(leases) < 8:  # eight beats last longer than the lease
+    while len(leases) < 13:  # so many beats last longer than the lease
         leases.add(rows_of(engine, table)[0]["lease_until"])
         assert claims.claim("second") is None
     stop(worker)

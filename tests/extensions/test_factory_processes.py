@@ -2,6 +2,8 @@
 
 import os
 import signal
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from datetime import timedelta
 from multiprocessing import get_context
 
@@ -117,6 +119,26 @@ def test_a_run_waits_for_the_trials_of_others(database_url, tmp_path, factory):
 
     assert len(waiting.read()[0]) == 1
     assert len(list(tmp_path.glob("began-0-*"))) == 1
+
+
+@pytest.mark.parametrize("kind", ["memory", "sql"])
+def test_a_pool_whose_process_is_killed_is_an_error_and_the_next_run_goes_on(tmp_path, kind):
+    trainer = DieOnce(tmp_path)
+    if kind == "sql":
+        factory = make_factory(f"sqlite:///{tmp_path}/search.sqlite", trainer, Count(4))
+    else:
+        factory = LocalMemoryFactory(trainer, {"loss": Loss()}, Count(4), [])
+    with ProcessPoolExecutor(1, mp_context=FORK) as executor, pytest.raises(BrokenProcessPool):
+        factory.run(executor)
+    assert factory.to_dataframe()["state"].tolist() == ["completed", "waiting"]
+    with ProcessPoolExecutor(1, mp_context=FORK) as executor:
+        factory.run(executor)
+    params, metrics = factory.read()
+    if kind == "sql":
+        factory.engine.dispose()
+
+    assert trainer.read(1) == ["from 0", "from 3"]
+    assert params["x"].tolist() == [0, 1, 2, 3] and metrics["loss"]["loss"].tolist() == [0, 5, 10, 15]
 
 
 # Dask
