@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from io import BytesIO
@@ -36,7 +36,7 @@ from fireworks.extensions.hyperspace._store import (
 )
 from fireworks.extensions.hyperspace.configurables import fill_in_defaults
 from fireworks.extensions.hyperspace.scenario_base import LocalRun, Outcome, Scenario
-from fireworks.utils.exceptions import FireworksError, LeaseLostError
+from fireworks.utils.exceptions import DatabaseConnectionError, DatabaseLockedError, FireworksError, LeaseLostError
 
 if TYPE_CHECKING:
     from fireworks.extensions.experiment import Experiment
@@ -45,6 +45,7 @@ __all__ = ["Order", "execute_order"]
 
 RELEASED, LOST, ORPHANED = 64, 65, 66  # exit codes that tell the worker what to do; 0: everything is recorded
 _FLUSH_SECONDS = 0.5
+_AWAY_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -114,11 +115,13 @@ class QueuedRun(LocalRun):
         with self._lock:
             data = state_to_bytes({"state": state, "steps": self._steps})
             row = {"run": self._claim.id, "attempt": self._claim.attempt, "state": data}
-            with self._claims.transaction() as connection:
-                self._claims.extend(self._claim, connection=connection)  # the fence
+
+            def write(connection: sa.Connection) -> None:
                 self._write_points(connection)
                 connection.execute(checkpoints.delete().where(checkpoints.c.run == self._claim.id))
                 connection.execute(checkpoints.insert().values(**row))
+
+            self._persist(write)
             self._unwritten, self._checkpoint = [], data
         if self._stop.is_set():
             raise RunReleased
@@ -163,9 +166,8 @@ class QueuedRun(LocalRun):
         values = {"config": config_text(config), "seed": seed, **environment}
         if self._claim.row["original_config"] is None and json.loads(self._claim.row["config"]) != config:
             values["original_config"] = self._claim.row["config"]
-        with self._claims.transaction() as connection:
-            self._claims.extend(self._claim, connection=connection)
-            connection.execute(runs.update().where(runs.c.id == self._claim.id).values(**values))
+        update = runs.update().where(runs.c.id == self._claim.id).values(**values)
+        self._persist(lambda connection: connection.execute(update))
 
     def end(self, status: str, outcome: Outcome | None = None, error: str | None = None) -> None:
         """Record how it ended, with all that came of it, in one transaction."""
@@ -176,14 +178,37 @@ class QueuedRun(LocalRun):
             kept = [
                 {"run": self._claim.id, "name": name, **_artefact(value)} for name, value in outcome.artefacts.items()
             ]
-        with self._lock, self._claims.transaction() as connection:
-            self._claims.extend(self._claim, connection=connection)
+
+        def write(connection: sa.Connection) -> None:
             self._write_points(connection)
             connection.execute(artefacts.delete().where(artefacts.c.run == self._claim.id))
             for row in kept:
                 connection.execute(artefacts.insert().values(**row))
             self._claims.finish(self._claim, values, status=status, connection=connection)
+
+        with self._lock:
+            self._persist(write)
             self._unwritten = []
+
+    def _persist(self, write: Callable[[sa.Connection], Any]) -> None:
+        """Write in one transaction behind the fence. While the database is away, wait for it: hours of work hang on it.
+
+        Who was asked to end does not wait; the run begins again at the checkpoint before.
+        """
+        is_told = False
+        while True:
+            try:
+                with self._claims.transaction() as connection:
+                    self._claims.extend(self._claim, connection=connection)
+                    write(connection)
+                return
+            except (DatabaseConnectionError, DatabaseLockedError) as error:
+                if self._stop.is_set():
+                    raise
+                if not is_told:
+                    sys.stderr.write(f"the database does not answer; waiting for it: {error}\n")
+                is_told = True
+                self._stop.wait(_AWAY_SECONDS)
 
 
 def _artefact(value: Any) -> dict[str, Any]:
@@ -273,7 +298,7 @@ def _attempt(order: Order, claims: Claims, stop: threading.Event) -> int:
     except LeaseLostError:
         raise
     except BaseException as error:
-        if isinstance(error, FireworksError) and isinstance(error, OSError | TimeoutError):
+        if isinstance(error, DatabaseConnectionError | DatabaseLockedError):
             raise  # the database went away, which says nothing about the run
         text = traceback.format_exc()
         sys.stderr.write(text)

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -27,13 +27,14 @@ from fireworks.extensions._experiment.environment import read_environment
 from fireworks.extensions.hyperspace._run_process import LOST, RELEASED, Order, execute_order
 from fireworks.extensions.hyperspace._store import output, runs, to_text
 from fireworks.extensions.hyperspace.queue import RunQueue
-from fireworks.utils.exceptions import FireworksError, LeaseLostError
+from fireworks.utils.exceptions import DatabaseConnectionError, DatabaseLockedError, FireworksError
 
 __all__ = ["Worker", "main"]
 
 _LOG = logging.getLogger("fireworks.hyperspace")
 _OUTPUT_SECONDS = 0.5
 _POLL_SECONDS = 0.1
+_AWAY_SECONDS = 0.5
 
 
 class Worker:
@@ -155,6 +156,7 @@ class _Attempt:
         self.name = f"run {claim.id} of {claim.row['task']}"
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._text, self._next_write = "", 0.0
+        self._is_told = False
         self._is_silent = False  # it closed its output, as a scenario may; waiting for more would never wait again
 
     def supervise(self) -> None:
@@ -178,10 +180,11 @@ class _Attempt:
                 process.kill()
             process.join()
             self._read(printed)
-            self._write_output(last=True)
+            self._patiently(self._write_text)
             printed.close()
             lifeline.close()
-        self._record(process.exitcode, verdict, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        self._patiently(lambda: self._record(process.exitcode, verdict, seconds))
         process.close()
 
     def _order(self) -> Order:
@@ -211,25 +214,41 @@ class _Attempt:
                     return "released"
         return None
 
+    def _patiently(self, work: Callable[[], None]) -> None:
+        """Do what needs the database, and wait for one that is away; but not longer than a lease."""
+        until = time.monotonic() + self.claims.lease.total_seconds()
+        while True:
+            try:
+                return work()
+            except (DatabaseConnectionError, DatabaseLockedError) as error:
+                self._tell_away(error)
+                if time.monotonic() > until:  # the next worker finds out by itself
+                    return _LOG.warning("%s: %s", self.name, error)
+            except (FireworksError, KeyError) as error:
+                return _LOG.warning("%s: %s", self.name, error)
+            time.sleep(_AWAY_SECONDS)
+
+    def _tell_away(self, error: Exception) -> None:
+        if not self._is_told:
+            _LOG.warning("the database does not answer; what %s records waits for it: %s", self.name, error)
+        self._is_told = True
+
     def _record(self, code: int, verdict: str | None, seconds: float) -> None:
         """What the process recorded itself stays; the claim tells."""
-        try:
-            if verdict == "too long":
-                self.claims.fail(self.claim, f"ended after {seconds:.1f} s: the limit is {self.worker.time_limit:g} s")
-                _LOG.warning("%s ended after %.1f s, which is its limit", self.name, seconds)
-            elif verdict == "released" or code == RELEASED:
-                self.claims.release(self.claim)
-                _LOG.info("%s waits again, from its last checkpoint", self.name)
-            elif verdict == "lost" or code == LOST:
-                _LOG.warning("%s was cancelled or taken over; this attempt wrote nothing more", self.name)
-            elif code == 0:
-                _LOG.info("%s is %s after %.1f s", self.name, self.worker.queue.status(self.claim.id), seconds)
-            else:
-                how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-                self.claims.fail(self.claim, f"the process of attempt {self.claim.attempt} ended {how}", retry=True)
-                _LOG.warning("the process of %s ended %s", self.name, how)
-        except (FireworksError, KeyError) as error:  # the lease will tell the next worker
-            _LOG.warning("%s: %s", self.name, error)
+        if verdict == "too long":
+            self.claims.fail(self.claim, f"ended after {seconds:.1f} s: the limit is {self.worker.time_limit:g} s")
+            _LOG.warning("%s ended after %.1f s, which is its limit", self.name, seconds)
+        elif verdict == "released" or code == RELEASED:
+            self.claims.release(self.claim)
+            _LOG.info("%s waits again, from its last checkpoint", self.name)
+        elif verdict == "lost" or code == LOST:
+            _LOG.warning("%s was cancelled or taken over; this attempt wrote nothing more", self.name)
+        elif code == 0:
+            _LOG.info("%s is %s after %.1f s", self.name, self.worker.queue.status(self.claim.id), seconds)
+        else:
+            how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+            self.claims.fail(self.claim, f"the process of attempt {self.claim.attempt} ended {how}", retry=True)
+            _LOG.warning("the process of %s ended %s", self.name, how)
 
     def _read(self, printed: Connection) -> None:
         while not self._is_silent and printed.poll():
@@ -242,29 +261,29 @@ class _Attempt:
                 return
             self._text += self._decoder.decode(data)
 
-    def _write_output(self, last: bool = False) -> None:
+    def _write_output(self) -> None:
         now = time.monotonic()
-        if not self._text or (now < self._next_write and not last):
+        if now < self._next_write:
             return
         self._next_write = now + _OUTPUT_SECONDS
+        try:
+            self._write_text()
+        except FireworksError as error:
+            self._tell_away(error)
+
+    def _write_text(self) -> None:
+        if not self._text:
+            return
         text = self._text.replace("\0", "\\0")  # which PostgreSQL does not hold in text
         row = {"run": self.claim.id, "attempt": self.claim.attempt, "text": text}
         mine = sa.and_(
             runs.c.id == self.claim.id, runs.c.owner == self.claim.owner, runs.c.attempt == self.claim.attempt
         )
-        try:
-            with self.claims.transaction() as connection:
-                # Not `extend`: the last lines come when the run has ended, with its owner and attempt still in place.
-                if connection.execute(sa.select(runs.c.id).where(mine).with_for_update()).first() is None:
-                    raise LeaseLostError(f"{self.name} is no longer held")
+        with self.claims.transaction() as connection:
+            # Not `extend`: the last lines come when the run has ended, with its owner and attempt still in place.
+            if connection.execute(sa.select(runs.c.id).where(mine).with_for_update()).first() is not None:
                 connection.execute(output.insert().values(**row))
-        except LeaseLostError:
-            self._text = ""
-        except FireworksError as error:
-            if last:
-                _LOG.warning("the last output of %s could not be written: %s", self.name, error)
-        else:
-            self._text = ""
+        self._text = ""
 
 
 def _environment(module: str) -> dict[str, Any]:

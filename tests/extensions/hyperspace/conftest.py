@@ -84,7 +84,7 @@ class Resumable(Scenario):
                 while how == "wait":
                     time.sleep(0.02)
                     self.run.checkpoint(state)
-                while how == "hang":
+                while how == "hang" or (how == "hang until" and not Path(params["marker"] + "-on").exists()):
                     time.sleep(0.02)
         return state["step"], {"starts": state["starts"]}, {}
 
@@ -132,7 +132,9 @@ class Folder:
         """Until the condition is true, looked at often; the real processes under test do not signal it otherwise."""
         deadline = time.monotonic() + seconds
         while not condition():
-            assert time.monotonic() < deadline, f"nothing happened in {seconds} s: {self.queue}"
+            assert time.monotonic() < deadline, "\n".join(
+                [f"nothing happened in {seconds} s", *(worker.said for worker in self.workers)]
+            )
             time.sleep(0.02)
 
     def end_leases(self):

@@ -3,14 +3,11 @@
 import os
 import signal
 import threading
-from collections import Counter
 
 import pytest
-import sqlalchemy as sa
 import torch
 
 from fireworks.extensions.hyperspace._run_process import Order, QueuedRun
-from fireworks.extensions.hyperspace._store import points, runs
 from fireworks.extensions.hyperspace.results import Study
 from fireworks.utils.exceptions import LeaseLostError
 
@@ -205,20 +202,6 @@ def test_a_late_worker_whose_lease_was_taken_writes_nothing(folder, study):
             write()
     run = study.get_run(number)
     assert (run.status, run.result, list(study.metrics_for_run(number)["value"])) == ("completed", 1, [0.0])
-
-
-def test_several_workers_do_every_run_once(folder, study):
-    numbers = folder.queue.submit_many("add", [{"a": a} for a in range(16)])
-    workers = [folder.start_worker("--until-empty", "--processes", 2) for _ in range(3)]
-    assert [worker.wait() for worker in workers] == [0, 0, 0]
-
-    assert {run.id: run.result for run in study.fetch_results()} == {number: a + 10 for a, number in enumerate(numbers)}
-    with folder.queue.engine.connect() as connection:
-        attempts = connection.execute(sa.select(runs.c.attempt)).scalars().all()
-        logged = connection.execute(sa.select(points.c.run)).scalars().all()
-    assert attempts == [1] * 16
-    assert Counter(logged) == dict.fromkeys(numbers, 1)
-    assert sum(worker.said.count(" started") for worker in workers) == 16
 
 
 def test_a_worker_ends_after_its_number_of_runs(sqlite_folder):

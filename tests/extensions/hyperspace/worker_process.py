@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 import uuid
 from multiprocessing import forkserver, resource_tracker
 
@@ -24,6 +25,22 @@ def _live(folder, arguments, said, before):
     if before is not None:
         before()
     sys.exit(main(arguments))
+
+
+def an_hour_late():
+    """The clocks of this process are wrong."""
+    _move_clocks(-3600)
+
+
+def an_hour_early():
+    """The clocks of this process are wrong the other way."""
+    _move_clocks(3600)
+
+
+def _move_clocks(seconds):
+    right = time.time, time.time_ns
+    time.time = lambda: right[0]() + seconds
+    time.time_ns = lambda: right[1]() + seconds * 10**9
 
 
 class WorkerProcess:
