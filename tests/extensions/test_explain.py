@@ -229,6 +229,16 @@ def test_deep_lift_is_complete_where_a_relu_touches_a_pool_and_captum_is_not(dim
     assert gap(row_by_row(touching, x, baseline), touching, x, baseline) > 0.01
 
 
+@pytest.mark.parametrize("activation", [nn.GELU, nn.SiLU])
+def test_deep_lift_is_complete_where_captum_has_no_rule_for_an_activation(activation):
+    module, x, baseline = mlp(activation).double(), torch.randn(3, 6).double(), torch.randn(6).double()
+
+    ours = DeepLift(module, None, "x", "y", baseline)(x)
+
+    assert gap(ours, module, x, baseline) < 1e-9
+    assert gap(row_by_row(module, x, baseline), module, x, baseline) > 1e-3
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_deep_lift_is_complete_where_windows_overlap_and_captum_is_not(stride):
     # Captum keeps one window's share of an element that is the largest of several. Its own result for the same function
