@@ -9,6 +9,11 @@ import sys
 import warnings
 
 import pytest
+from hypothesis import settings
+
+# No test asserts a duration; on CI hypothesis has no deadline either.
+settings.register_profile("untimed", settings(), deadline=None)
+settings.load_profile("untimed")
 
 
 class VisdomServer:
