@@ -291,7 +291,7 @@ def _safetensors(tensors: Mapping[str, torch.Tensor]) -> list[Any]:
     return [struct.pack("<Q", len(text)) + text, *chunks]
 
 
-def load(path: Any, mmap: bool = False) -> Columns:
+def load(path: Any, mmap: bool | None = None) -> Columns:
     """See `Message.load`."""
     source = str(path) if isinstance(path, (str, os.PathLike)) else "the buffer"
     buffer = _contents(path, mmap)
@@ -312,7 +312,7 @@ def load(path: Any, mmap: bool = False) -> Columns:
     return dict(zip(names, tensors, strict=True)), arrays, dtypes
 
 
-def _contents(path: Any, mmap: bool) -> Any:
+def _contents(path: Any, mmap: bool | None) -> Any:
     """The bytes of a file in a writable buffer: read, or mapped copy-on-write."""
     if not isinstance(path, (str, os.PathLike)):
         if mmap:
@@ -321,7 +321,7 @@ def _contents(path: Any, mmap: bool) -> Any:
         return bytearray(path.read())
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        if mmap and size:
+        if size and (os.name != "nt" if mmap is None else mmap):
             return memory_map.mmap(file.fileno(), 0, access=memory_map.ACCESS_COPY)
         buffer = bytearray(size)
         file.readinto(buffer)

@@ -209,7 +209,7 @@ def test_a_mapped_file_is_not_changed_by_writing_to_the_tensors(tmp_path):
 def test_a_loaded_message_can_be_changed_like_any_other(tmp_path):
     message = everything()
     message.save(tmp_path / "file")
-    for result in (Message.load(tmp_path / "file"), Message.load(tmp_path / "file", mmap=True)):
+    for result in (Message.load(tmp_path / "file", mmap=False), Message.load(tmp_path / "file", mmap=True)):
         result[0] = result[2]
         del result[1]
         result["x"][0] = 1
@@ -217,6 +217,38 @@ def test_a_loaded_message_can_be_changed_like_any_other(tmp_path):
         assert result[["text", "integers"]].to_dict() == message[[2, 2]][["text", "integers"]].to_dict()
         assert pickle.loads(pickle.dumps(result)) == result
         assert result.append(result)[[0, 1]] == result
+
+
+def test_a_loaded_message_stays_as_it_was_when_its_file_is_saved_anew_or_deleted(tmp_path):
+    Message({"x": torch.zeros(5000, 4), "s": ["old"] * 5000}).save(tmp_path / "file")
+    old = Message.load(tmp_path / "file")
+    Message({"x": torch.ones(3, 4), "s": ["new"] * 3}).save(tmp_path / "file")
+    new = Message.load(tmp_path / "file")
+    (tmp_path / "file").unlink()
+
+    assert old == Message({"x": torch.zeros(5000, 4), "s": ["old"] * 5000})
+    assert new == Message({"x": torch.ones(3, 4), "s": ["new"] * 3})
+
+
+def test_a_message_that_was_read_whole_outlives_a_file_that_is_cut_off(tmp_path):
+    message = Message({"x": torch.arange(100_000.0), "s": ["text"] * 100_000})
+    message.save(tmp_path / "file")
+    read = Message.load(tmp_path / "file", mmap=False)
+    os.truncate(tmp_path / "file", 0)
+
+    assert read == message
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there files are not mapped by default")
+def test_a_file_is_mapped_unless_told_otherwise(tmp_path):
+    Message({"x": torch.zeros(100_000)}).save(tmp_path / "file")
+    mapped, read = Message.load(tmp_path / "file"), Message.load(tmp_path / "file", mmap=False)
+    with open(tmp_path / "file", "r+b") as file:  # what nobody should do
+        file.seek(200_000)
+        file.write(b"\xff" * 4)
+
+    assert mapped["x"].isnan().sum() == 1
+    assert read["x"].isnan().sum() == 0
 
 
 def test_mapping_a_buffer_is_refused():
