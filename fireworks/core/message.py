@@ -95,7 +95,8 @@ class Message(Rows):
     ) -> None:
         if len(args) > 2:
             raise TypeError(f"expected at most two positional arguments, tensors and frame, got {len(args)}")
-        halves = [half for half in (*args, tensors, df, metadata) if half is not None]
+        is_one = len(args) == 1 and args[0] is not None and tensors is df is metadata is None
+        halves = args if is_one else [half for half in (*args, tensors, df, metadata) if half is not None]
         if len(halves) == 1 and isinstance(halves[0], Message) and length is None:
             source = halves[0]._checked()
             self._set(dict(source._tensors), dict(source._arrays), source._dtypes)
@@ -111,29 +112,34 @@ class Message(Rows):
         self._build(columns, length)
 
     def _build(self, columns: Mapping[str, Any], length: int | None) -> None:
-        check_names(columns)
         tensors: dict[str, Any] = {}
         arrays: dict[str, Any] = {}
         dtypes: dict[str, Any] = {}
         scalars: dict[str, Any] = {}
-        lengths: dict[str, int] = {}
-        frame_lengths: dict[str, int] = {}
-        for name, given in columns.items():
-            values = _arrow.column_of(given, name) if _arrow.is_column(given) else given
-            if isinstance(values, torch.Tensor) and values.ndim:
+        counts = set()
+        for name, values in columns.items():
+            if type(name) is not str:
+                check_names(columns)
+            if type(values) is not torch.Tensor and _arrow.is_column(values):
+                values = _arrow.column_of(values, name)
+            if isinstance(values, torch.Tensor) and (shape := values.shape):
                 tensors[name] = values
-                lengths[name] = values.shape[0]
-            elif type(values) is not Column and _columns.is_scalar(values):
+                counts.add(shape[0])
+            elif type(values) is Column:
+                arrays[name], dtypes[name] = values.array, values.dtype
+                counts.add(len(values.array))
+            elif _columns.is_scalar(values):
                 scalars[name] = values
                 half = tensors if isinstance(values, torch.Tensor) else arrays
                 half[name] = None  # keeps its place in the order until the number of rows is known
             else:
-                column = values if type(values) is Column else Column(*_columns.from_values(values, name))
-                arrays[name], dtypes[name] = column.array, column.dtype
-                frame_lengths[name] = len(column)
+                arrays[name], dtypes[name] = _columns.from_values(values, name)
+                counts.add(len(arrays[name]))
         self._set(tensors, arrays, dtypes)
-        lengths |= frame_lengths
-        rows = one_length(lengths) if lengths else 1 if length is None else length
+        if len(counts) > 1:
+            given = {**tensors, **arrays}
+            one_length({name: len(values) for name, values in given.items() if values is not None})
+        rows = counts.pop() if counts else 1 if length is None else length
         for name, value in scalars.items():
             self._put(name, _columns.repeat_scalar(value, rows))
         if length is not None and columns and rows != length:
@@ -466,13 +472,17 @@ class Message(Rows):
             >>> Message({"a": [1, 2], "b": torch.ones(2)}).map({"a": lambda a: a * 10}).to_dict()
             {'a': [10, 20], 'b': [1.0, 1.0]}
         """
-        self._checked()
-        functions = mapping if isinstance(mapping, Mapping) else dict.fromkeys(self.columns, mapping)
-        self._known(functions)
-        names = self.columns
-        kept = {name: self._as_given(name) for name in names if name not in functions}
-        columns = {name: kept[name] if name in kept else functions[name](self._column(name)) for name in names}
-        return Message(columns, length=len(self) if all(map(_columns.is_scalar, columns.values())) else None)
+        names = self._checked().columns
+        functions = mapping if isinstance(mapping, Mapping) else dict.fromkeys(names, mapping)
+        for name in functions:
+            if name not in names:
+                self._known(functions)
+        columns = {
+            name: functions[name](self._column(name)) if name in functions else self._as_given(name) for name in names
+        }
+        mapped = Message.__new__(Message)
+        mapped._build(columns, len(self) if all(map(_columns.is_scalar, columns.values())) else None)
+        return mapped
 
     def permute(self, index: RowIndex) -> Message:
         """The rows in the order of the index, which may repeat and leave out rows.
@@ -644,12 +654,17 @@ class Message(Rows):
         _formats.save(self._checked(), path)
 
     @classmethod
-    def load(cls, path: str | PathLike[str] | IO[bytes], mmap: bool = False) -> Message:
+    def load(cls, path: str | PathLike[str] | IO[bytes], mmap: bool | None = None) -> Message:
         """Reads what `save` wrote. Nothing is unpickled: a hostile or broken file can fail, not run.
+
+        A file is mapped: its pages are read when they are touched, and writes to the message stay in memory. Saving to
+        the path again, renaming and deleting leave the message as it was, since they leave the mapped file alone.
 
         Args:
             path: A path, or a binary buffer, which is read from its start.
-            mmap: Map the file instead of reading it; pages are read when they are touched, writes stay in memory.
+            mmap: False reads the whole file at once. That is right for a file that something may cut off or write into
+                while the message is used: missing pages end the process (SIGBUS), other bytes are other values. It is
+                what happens by default on Windows, where a mapped file could not be replaced, and with buffers.
 
         Raises:
             FormatError: No file of ours, or broken; the text says what is wrong.
