@@ -31,6 +31,7 @@ __all__ = [
     "output",
     "point_values",
     "points",
+    "proposals",
     "runs",
     "store_url",
     "to_text",
@@ -117,6 +118,16 @@ checkpoints = sa.Table(
     sa.Column("run", big_integer(), primary_key=True, autoincrement=False),
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("state", _bytes(), nullable=False),
+    mysql_charset="utf8mb4",
+    mariadb_charset="utf8mb4",
+)
+
+# A row for each task that was ever tuned: who proposes for it holds the row meanwhile.
+proposals = sa.Table(
+    "hyperspace_proposals",
+    metadata,
+    sa.Column("study", _name(), primary_key=True),
+    sa.Column("task", _name(), primary_key=True),
     mysql_charset="utf8mb4",
     mariadb_charset="utf8mb4",
 )

@@ -98,6 +98,7 @@ class RunQueue:
         *,
         seed: int | None = None,
         rerun_of: int | None = None,
+        connection: sa.Connection | None = None,
     ) -> int:
         """Add a run to the queue.
 
@@ -107,6 +108,7 @@ class RunQueue:
             priority: Higher ones go first.
             seed: For this run; the task's by default.
             rerun_of: The run that this one repeats with changes.
+            connection: That of an open transaction (`queue.claims.transaction()`), to take part in it.
 
         Returns:
             The id of the run.
@@ -116,7 +118,7 @@ class RunQueue:
             ConfigError: The configuration is nothing that JSON holds, or names classes or parameters that do not exist
                 (where the scenario's code is imported here; else the worker finds out).
         """
-        (number,) = self._add(task_name, [params or {}], priority, seed, rerun_of)
+        (number,) = self._add(task_name, [{} if params is None else params], priority, seed, rerun_of, connection)
         return number
 
     def submit_many(self, task_name: str, params: Iterable[Mapping[str, Any]], priority: int = 0) -> list[int]:
@@ -159,6 +161,7 @@ class RunQueue:
         priority: int,
         seed: int | None,
         rerun_of: int | None,
+        connection: sa.Connection | None = None,
     ) -> list[int]:
         task = load_task(self.tasks_dir / f"{task_name}.json")
         if isinstance(priority, bool) or not isinstance(priority, int):
@@ -173,8 +176,8 @@ class RunQueue:
             "rerun_of": rerun_of,
             "created": database_time(self.engine.dialect),
         }
-        with self.claims.transaction() as connection:
-            results = [connection.execute(runs.insert().values(config=text, **common)) for text in checked]
+        with self.claims.transaction(connection) as opened:
+            results = [opened.execute(runs.insert().values(config=text, **common)) for text in checked]
             return [int(result.inserted_primary_key[0]) for result in results]  # type: ignore[index]
 
     # --- claiming ----------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ from fireworks.utils.exceptions import ConfigError, did_you_mean
 if TYPE_CHECKING:
     from sqlalchemy.engine import RowMapping
 
-__all__ = ["Run", "Study", "Task", "results_comparison"]
+__all__ = ["Run", "Study", "Task", "results_comparison", "runs_of"]
 
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
@@ -347,9 +347,8 @@ class Study:
         self.engine.dispose()
 
     def _runs(self, where: sa.ColumnElement[bool]) -> list[Run]:
-        light = [column for column in runs.c if column.name not in _HEAVY]
-        query = sa.select(*light).where(runs.c.study == self.study, where).order_by(runs.c.id)
-        return [_run(row._mapping) for row in self._rows(query, "reading runs")]
+        with translated(self.engine, "reading runs"), self.engine.connect() as connection:
+            return runs_of(connection, sa.and_(runs.c.study == self.study, where))
 
     def _rows(self, query: sa.Select[Any], what: str) -> Sequence[Any]:
         with translated(self.engine, what), self.engine.connect() as connection:
@@ -433,6 +432,13 @@ def results_comparison(results: Sequence[Run], hide_const_cols: bool = True) -> 
         kept = [name for name in columns if name == "result" or name.startswith("result.")]
         table = drop_constant_columns(table, keep=kept)
     return table.rename(columns=unique_suffixes(table.columns))
+
+
+def runs_of(connection: sa.Connection, where: sa.ColumnElement[bool]) -> list[Run]:
+    """The runs that match, by id, over an open connection."""
+    light = [column for column in runs.c if column.name not in _HEAVY]
+    query = sa.select(*light).where(where).order_by(runs.c.id)
+    return [_run(row) for row in connection.execute(query).mappings()]
 
 
 def _run(row: RowMapping) -> Run:
