@@ -277,7 +277,7 @@ class Message(Rows):
     def __getitem__(self, index: RowIndex) -> Message: ...
 
     def __getitem__(self, index: Any) -> Any:
-        if type(index) is str:
+        if isinstance(index, str):
             return self._column(index)
         if names_columns(index):
             return self._select(index)

@@ -164,6 +164,15 @@ def test_any_text_is_a_column_name(name):
     assert message.columns == [name + "t"]
 
 
+def test_a_name_of_a_subclass_of_str_is_a_name():
+    class Name(str):  # such as SQLAlchemy's names of columns are
+        __slots__ = ()
+
+    message = Message({"a": [1, 2], "t": torch.ones(2)})
+
+    assert message[Name("a")].tolist() == [1, 2] and torch.equal(message[Name("t")], torch.ones(2))
+
+
 def test_an_index_of_a_frame_or_series_is_not_kept():
     frame = pd.DataFrame({"a": [1, 2]}, index=[7, 8])
 
