@@ -15,6 +15,7 @@ from fireworks.core._encoding import state_from_json, state_to_json
 from fireworks.extensions._claims import claim_table
 from fireworks.extensions._database.errors import translated
 from fireworks.extensions._database.types import big_integer
+from fireworks.extensions.hyperspace.utils import flatten
 from fireworks.utils.exceptions import ConfigError
 
 __all__ = [
@@ -165,7 +166,7 @@ def checked_config(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     """A copy of a configuration that JSON gives back as it is.
 
     Raises:
-        ConfigError: It is no mapping, or something in it is nothing that JSON has.
+        ConfigError: It is no mapping, something in it is nothing that JSON has, or two values have one dotted name.
     """
     if not isinstance(config, Mapping):
         raise ConfigError(f"{where}: expected a dict of parameters, got {type(config).__name__} {config!r:.80}")
@@ -173,6 +174,10 @@ def checked_config(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     checked = _plain(config, "", problems)
     if problems:
         raise ConfigError(f"{where}: JSON has no {'; no '.join(problems)}. Use numbers, text, lists, dicts and None")
+    try:
+        flatten(checked)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
     return dict(checked)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import sqlalchemy as sa
 
+from fireworks.extensions._database.errors import translated
 from fireworks.extensions.hyperspace._store import runs
 from fireworks.extensions.hyperspace.queue import RunQueue, with_values
 from fireworks.extensions.hyperspace.results import Run, Study
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.path.insert(0, os.getcwd())  # scenarios.py, so that a configuration is checked before it is submitted
     try:
         text = options.command(options)
-    except (FireworksError, OSError, ValueError, KeyError) as error:
+    except (FireworksError, ImportError, OSError, ValueError, KeyError) as error:
         said = error.args[0] if isinstance(error, KeyError) and error.args else error
         parser.exit(2, f"hyperspace: {said}\n")
     sys.stdout.write(f"{text}\n")
@@ -167,11 +168,18 @@ def _study(options: argparse.Namespace) -> Study:
 
 def _only_store() -> str:
     """The one SQLite file of a run queue in the current folder."""
-    stores = [path for path in sorted(Path().glob("*.sqlite")) if _studies(f"sqlite:///{path}")]
+    stores = [path for path in sorted(Path().glob("*.sqlite")) if _is_store(path)]
     if len(stores) != 1:
         found = ", ".join(map(str, stores)) or "none"
         raise ValueError(f"expected one run queue (*.sqlite) in {Path.cwd()}, found {found}; say which with --url")
     return f"sqlite:///{stores[0].resolve()}"
+
+
+def _is_store(path: Path) -> bool:
+    try:
+        return bool(_studies(f"sqlite:///{path}"))
+    except (FireworksError, sa.exc.DatabaseError):  # a file of something else
+        return False
 
 
 def _only_study(url: str) -> str:
@@ -184,7 +192,7 @@ def _only_study(url: str) -> str:
 def _studies(url: str) -> list[str]:
     engine = sa.create_engine(url)
     try:
-        with engine.connect() as connection:
+        with translated(engine, "looking for studies"), engine.connect() as connection:
             if not sa.inspect(connection).has_table(runs.name):
                 return []
             return sorted(connection.execute(sa.select(runs.c.study).distinct()).scalars())

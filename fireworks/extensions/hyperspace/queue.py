@@ -12,8 +12,10 @@ What is promised, on SQLite, PostgreSQL and MariaDB:
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,7 @@ class RunQueue:
         *,
         seed: int | None = None,
         rerun_of: int | None = None,
+        scenario: Mapping[str, Any] | None = None,
         connection: sa.Connection | None = None,
     ) -> int:
         """Add a run to the queue.
@@ -108,6 +111,7 @@ class RunQueue:
             priority: Higher ones go first.
             seed: For this run; the task's by default.
             rerun_of: The run that this one repeats with changes.
+            scenario: The scenario and its settings; those of the task's file by default.
             connection: That of an open transaction (`queue.claims.transaction()`), to take part in it.
 
         Returns:
@@ -118,7 +122,9 @@ class RunQueue:
             ConfigError: The configuration is nothing that JSON holds, or names classes or parameters that do not exist
                 (where the scenario's code is imported here; else the worker finds out).
         """
-        (number,) = self._add(task_name, [{} if params is None else params], priority, seed, rerun_of, connection)
+        (number,) = self._add(
+            task_name, [{} if params is None else params], priority, seed, rerun_of, scenario, connection
+        )
         return number
 
     def submit_many(self, task_name: str, params: Iterable[Mapping[str, Any]], priority: int = 0) -> list[int]:
@@ -161,9 +167,12 @@ class RunQueue:
         priority: int,
         seed: int | None,
         rerun_of: int | None,
+        scenario: Mapping[str, Any] | None = None,
         connection: sa.Connection | None = None,
     ) -> list[int]:
         task = load_task(self.tasks_dir / f"{task_name}.json")
+        if scenario is not None:
+            task = replace(task, scenario=checked_config(scenario, f"the scenario of a run of {task_name!r}"))
         if isinstance(priority, bool) or not isinstance(priority, int):
             raise TypeError(f"expected an integer as priority, got {priority!r:.60}")
         checked = [_checked(task, config) for config in configs]
@@ -307,7 +316,7 @@ def with_values(params: Mapping[str, Any], values: Mapping[str, Any]) -> dict[st
                 raise ConfigError(
                     f"{key!r} leads through {part!r}, which is {type(place).__name__} {place!r:.60}, not a dict"
                 )
-        place[last] = value
+        place[last] = copy.deepcopy(value)
     return config
 
 

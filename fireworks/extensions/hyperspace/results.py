@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from fireworks.extensions.hyperspace._store import (
     points,
     runs,
     store_url,
+    to_text,
 )
 from fireworks.extensions.hyperspace.configurables import fill_in_defaults, update_config
 from fireworks.extensions.hyperspace.queue import RunQueue, with_values
@@ -106,14 +108,11 @@ class Run:
         A parameter of the same name as one of these is found as `config.…`.
         """
         if not self._flat:
-            result = {"result": self.result} if isinstance(self.result, Mapping) else {}
-            plain = {
-                name: getattr(self, name) for name in ("id", "task", "status", "seed", "attempt", "error", "seconds")
-            }
-            plain |= {"result": self.result} if not result else {}
-            self._flat.update(flatten({"config": self.config, "info": self.info, "scenario": self.scenario, **result}))
-            self._flat.update(flatten(self.config))
-            self._flat.update(plain)
+            self._flat.update(_leaves("", self.config))
+            for part in ("config", "info", "scenario", "result"):
+                self._flat.update(_leaves(part, getattr(self, part)))
+            for part in ("id", "task", "status", "seed", "attempt", "error", "seconds"):
+                self._flat[part] = getattr(self, part)
         return self._flat
 
 
@@ -233,17 +232,20 @@ class Study:
 
         Args:
             query: Dotted name → value, or (comparison, value): `{"classifier.drop": 0.5, "result": (">", 0.9)}`, with
-                ==, !=, <, <=, >, >= and in. Names are those of `Run.flat`. With a `status` in it, runs of that status.
+                ==, !=, <, <=, >, >= and in. Nested dicts do as well. Names are those of `Run.flat`. With a `status` in
+                it, runs of that status.
             order: A dotted name, or several; with a minus before it from the greatest to the least. By id otherwise.
                 Runs without a value come last.
             limit: At most so many.
             task: Only runs of this task.
 
         Raises:
-            ValueError: A comparison is unknown.
+            ValueError: A comparison is unknown, or the limit is negative.
             KeyError: No run at all has a name of the query; the text gives the nearest that is there.
         """
-        query = dict(query or {})
+        if limit is not None and limit < 0:
+            raise ValueError(f"expected a limit from 0 up, or None for all runs, got {limit}")
+        query = flatten(query or {})
         tests = {name: _comparison(name, wanted) for name, wanted in query.items()}
         wanted = sa.true() if "status" in query else runs.c.status == "completed"
         candidates = self._runs(wanted if task is None else sa.and_(wanted, runs.c.task == task))
@@ -277,12 +279,15 @@ class Study:
     # --- repeating and completing ------------------------------------------------------------------------------------
 
     def rerun(self, run_id: int, changes: Mapping[str, Any] | None = None, /, **more: Any) -> int:
-        """Queue a run again with some parameters changed; returns the id of the new one.
+        """Queue a run again with some parameters changed, in the scenario and with the seed that it had.
 
         Args:
-            run_id: The run to repeat; its seed is used again.
+            run_id: The run to repeat.
             changes: Dotted names (`{"classifier.drop": 0.1}`) or nested dicts, as `update_config` takes them.
             **more: The same, for names without dots.
+
+        Returns:
+            The id of the new run.
 
         Raises:
             KeyError: The study has no such run.
@@ -291,10 +296,10 @@ class Study:
         if self.tasks_dir is None:
             raise ValueError("expected a study with a folder of tasks; open it as Study(study, url, tasks_dir)")
         run = self.get_run(run_id)
-        nested = with_values({}, {**(changes or {}), **more})
+        config = update_config(run.config, with_values({}, {**(changes or {}), **more}))
         queue = RunQueue(self.url, self.study, self.tasks_dir)
         try:
-            return queue.submit(run.task, update_config(run.config, nested), seed=run.seed, rerun_of=run_id)
+            return queue.submit(run.task, config, seed=run.seed, rerun_of=run_id, scenario=run.scenario)
         finally:
             queue.close()
 
@@ -419,19 +424,37 @@ def results_comparison(results: Sequence[Run], hide_const_cols: bool = True) -> 
     """
     rows = []
     for run in results:
-        result = run.result if isinstance(run.result, Mapping) else {"": run.result}
-        named = {f"result.{name}".rstrip("."): value for name, value in flatten(result).items()}
-        rows.append({name: lists_to_tuples(value) for name, value in {**flatten(run.config), **named}.items()})
+        given = {f"config.{name}" if _is_result(name) else name: leaf for name, leaf in _leaves("", run.config).items()}
+        row = {**given, **_leaves("result", run.result)}
+        rows.append({name: lists_to_tuples(value) for name, value in row.items()})
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    columns.sort(key=lambda name: name == "result" or name.startswith("result."))
+    columns.sort(key=_is_result)
     table = pd.DataFrame(
         {name: pd.Series([row.get(name) for row in rows], dtype=object).infer_objects() for name in columns}
     )
     table.index = pd.Index([run.id for run in results], name="id")
     if hide_const_cols and len(table) > 1:
-        kept = [name for name in columns if name == "result" or name.startswith("result.")]
-        table = drop_constant_columns(table, keep=kept)
+        table = drop_constant_columns(table, keep=[name for name in columns if _is_result(name)])
     return table.rename(columns=unique_suffixes(table.columns))
+
+
+def _is_result(name: str) -> bool:
+    return name == "result" or name.startswith("result.")
+
+
+def _leaves(name: str, value: Any) -> dict[str, Any]:
+    """Values by dotted name, below `name`; numbers of numpy and torch as Python's. What collides stays as it is."""
+    if not isinstance(value, Mapping) or (name and not value):
+        return {name: _leaf(value)}
+    try:
+        flat = flatten(value)
+    except ValueError:  # {"a.b": 1, "a": {"b": 2}}: one such run must not hide all others
+        flat = {str(key): item for key, item in value.items()}
+    return {f"{name}.{key}" if name else key: _leaf(leaf) for key, leaf in flat.items()}
+
+
+def _leaf(value: Any) -> Any:
+    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 def runs_of(connection: sa.Connection, where: sa.ColumnElement[bool]) -> list[Run]:
@@ -481,12 +504,18 @@ def _comparison(name: str, wanted: Any) -> Callable[[Any], bool]:
     def test(found: Any) -> bool:
         if found is _MISSING:
             return symbol == "!="
+        if _is_nan(found) and _is_nan(value):
+            return symbol in ("==", "<=", ">=")
         try:
             return bool(compare(lists_to_tuples(found), value))
-        except TypeError:  # text beside a number
-            return False
+        except (TypeError, ValueError, RuntimeError):  # text beside a number, an array or a tensor beside anything
+            return symbol == "!="
 
     return test
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _check_names(names: Sequence[str], candidates: Sequence[Run]) -> None:
@@ -502,26 +531,26 @@ def _sorted(found: list[Run], name: str, descending: bool) -> list[Run]:
 
     def has_value(run: Run) -> bool:
         value = run.flat().get(name)
-        return value is not None and value == value
+        return value is not None and not _is_nan(value)
 
-    with_value = [run for run in found if has_value(run)]
-    kinds = {type(run.flat()[name]) for run in with_value}
-    numbers = all(issubclass(kind, (int, float)) for kind in kinds)
+    with_value = sorted(filter(has_value, found), key=lambda run: _rank(run.flat()[name]), reverse=descending)
+    return [*with_value, *(run for run in found if not has_value(run))]
 
-    def key(run: Run) -> Any:
-        value = lists_to_tuples(run.flat()[name])
-        return value if numbers or len(kinds) < 2 else (type(value).__name__, str(value))
 
-    return [*sorted(with_value, key=key, reverse=descending), *(run for run in found if not has_value(run))]
+def _rank(value: Any) -> tuple[Any, ...]:
+    """What orders values of several kinds: numbers, then lists by their elements, then the rest as text."""
+    if isinstance(value, (int, float)):
+        return 0, value
+    if isinstance(value, (list, tuple)):
+        return 1, tuple(_rank(item) for item in value)
+    return 2, type(value).__name__, str(value)
 
 
 def _comparable(run: Run) -> dict[str, Any]:
-    parts = {"scenario": run.scenario, "config": run.config, "info": run.info, "seed": run.seed, "status": run.status}
-    return flatten({"task": run.task, **parts, "result": run.result})
+    named = {name: getattr(run, name) for name in ("task", "seed", "status", "scenario", "config", "info", "result")}
+    return {key: leaf for name, value in named.items() for key, leaf in _leaves(name, value).items()}
 
 
 def _differ(first: Mapping[str, Any], second: Mapping[str, Any], name: str) -> bool:
-    one, other = first.get(name, _MISSING), second.get(name, _MISSING)
-    if one != one and other != other:  # both NaN
-        return False
-    return bool(one != other)
+    """As text, which NaN, arrays and tensors have too, and which tells True from 1."""
+    return (name in first) != (name in second) or to_text(first[name]) != to_text(second[name])

@@ -254,15 +254,16 @@ def _made(generator: Any, space: dict[str, Dimension], objective: str, direction
     """The generator: as it is given, or made for this space."""
     more: dict[str, Any] = {"objective": objective, "direction": direction}
     if isinstance(generator, str):
-        kinds: dict[str, type] = {"grid": GridGenerator, "random": RandomGenerator}
+        kinds: dict[str, Any] = {"grid": GridGenerator, "random": RandomGenerator}
         if generator not in kinds:
             from fireworks.extensions._factory.optuna_generator import OptunaGenerator  # needs optuna
 
             return OptunaGenerator(space, sampler=generator, **more)
         generator = kinds[generator]
     if inspect.isclass(generator):
-        accepted = inspect.signature(generator).parameters
-        return generator(space, **{name: value for name, value in more.items() if name in accepted})
+        make: Any = generator
+        accepted = inspect.signature(make).parameters
+        return make(space, **{name: value for name, value in more.items() if name in accepted})
     if not callable(generator) and not isinstance(generator, Proposer):
         raise TypeError(
             f"expected a generator, its class or its name, got {type(generator).__name__} {generator!r:.60}"
