@@ -280,14 +280,15 @@ def from_tensor(tensor: torch.Tensor) -> tuple[Array, Any]:
 
 def join_tensors(tensors: Sequence[torch.Tensor], name: str) -> torch.Tensor:
     """The rows of several tensors, one after the other; torch's promotion of dtypes."""
-    shapes = {tensor.shape[1:] for tensor in tensors}
-    if len(shapes) > 1:
-        raise LengthError(f"column {name!r} has rows of different shapes: {_some(map(tuple, shapes))}")
     try:
-        return torch.cat(list(tensors))
+        if len({tensor.ndim for tensor in tensors}) == 1:  # torch passes over what is empty and of one dimension
+            return torch.cat(list(tensors))
     except RuntimeError as error:
-        found = _some({f"{tensor.dtype} on {tensor.device}" for tensor in tensors})
-        raise TypeError(f"column {name!r}: torch cannot join {found}; convert or move one of them first") from error
+        if len({tensor.shape[1:] for tensor in tensors}) == 1:
+            found = _some({f"{tensor.dtype} on {tensor.device}" for tensor in tensors})
+            raise TypeError(f"column {name!r}: torch cannot join {found}; convert or move one of them first") from error
+    shapes = {tuple(tensor.shape[1:]) for tensor in tensors}
+    raise LengthError(f"column {name!r} has rows of different shapes: {_some(shapes)}")
 
 
 def join_arrays(columns: Sequence[tuple[Array, Any]]) -> tuple[Array, Any]:

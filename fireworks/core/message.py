@@ -24,6 +24,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 from fireworks.core import _arrow, _columns, _display, _formats, _polars
 from fireworks.core._arrow import ArrowTable
 from fireworks.core._columns import Array, Column, Positions
+from fireworks.core._joined import JoinedRows
 from fireworks.core._names import check_names, check_replacement, check_same_columns, names_columns, one_length, quoted
 from fireworks.core._tensor_message import Rows, TensorMessage, copy_tensors, fit_rows, write_rows
 from fireworks.utils.exceptions import ColumnError, LengthError
@@ -39,6 +40,8 @@ __all__ = [
     "merge",
     "slice_to_list",
 ]
+
+_TAKEN_OUT = frozenset({"_arrays", "_dtypes", "_tensors"})  # of JoinedRows, when they are asked for
 
 MessageLike: TypeAlias = "Message | TensorMessage | Mapping[str, Any] | pd.DataFrame | ArrowTable"
 
@@ -76,7 +79,9 @@ class Message(Rows):
         {'label': ['b'], 'x': [[3.0, 4.0]]}
     """
 
-    __slots__ = ("__weakref__", "_arrays", "_dtypes", "_frame", "_position", "_series", "_shared", "_tensors")
+    __slots__ = (
+        *("__weakref__", "_arrays", "_dtypes", "_frame", "_joined", "_position", "_series", "_shared", "_tensors"),
+    )
 
     _tensors: dict[str, torch.Tensor]
     _arrays: dict[str, Array]  # the frame columns, while no DataFrame was asked for
@@ -84,6 +89,7 @@ class Message(Rows):
     _series: dict[str, pd.Series]  # Series made of the arrays, of which copies are handed out
     _frame: pd.DataFrame | None  # the truth for the frame half, once there is one
     _shared: bool  # a half was handed out: it may have been changed since
+    _joined: tuple[JoinedRows, int] | None  # where its rows are, and how many; until somebody asks for a column
 
     def __init__(
         self,
@@ -152,7 +158,14 @@ class Message(Rows):
         self._dtypes = dtypes
         self._frame = None
         self._shared = False
+        self._joined = None
         return self
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _TAKEN_OUT and self._joined is not None:
+            self._joined[0].settle(self)
+            return getattr(self, name)
+        return super().__getattr__(name)
 
     # The two halves
 
@@ -212,6 +225,10 @@ class Message(Rows):
     def _frame_names(self) -> list[str]:
         return list(self._arrays if self._frame is None else self._frame.columns)
 
+    def _frame_columns(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """The frame columns as arrays that nobody will write to, and their dtypes in a DataFrame."""
+        return (self._arrays, self._dtypes) if self._frame is None else _columns.from_frame(self._frame)
+
     def _array(self, name: str) -> tuple[Array, Any]:
         """A frame column: its array and its dtype in a DataFrame."""
         if self._frame is None:
@@ -237,6 +254,8 @@ class Message(Rows):
         return len(self)
 
     def __len__(self) -> int:
+        if self._joined is not None:
+            return self._joined[1]
         if self._frame is not None:
             if len(self._frame.columns):
                 return len(self._frame)
@@ -289,6 +308,7 @@ class Message(Rows):
         taken = Message.__new__(Message)
         taken._tensors = _columns.take_tensors(self._tensors, rows)
         taken._shared = False
+        taken._joined = None
         if self._frame is None:
             taken._arrays = _columns.take_arrays(self._arrays, rows)
             taken._dtypes = self._dtypes
@@ -428,6 +448,10 @@ class Message(Rows):
         """The rows of this message, then those of `other`, which must have the same columns.
 
         An empty message plus anything is that thing. Dtypes are promoted as torch and pandas do.
+
+        The result is independent of both. Appending to results again and again costs what the new rows cost, as long
+        as nobody asks the messages between for more than their length; the rows of all then lie in one memory, with
+        room for half as many more.
 
         Args:
             other: A Message, TensorMessage, dict of columns or DataFrame.
@@ -960,29 +984,29 @@ def cat(list_of_args: Iterable[MessageLike]) -> Message:
         {'a': [1, 2]}
     """
     messages = [item._checked() if isinstance(item, Message) else Message(item) for item in list_of_args]
-    messages = [message for message in messages if message._tensors or message._frame_names()]
+    messages = [message for message in messages if message._joined or message._tensors or message._frame_names()]
     if not messages:
         return Message()
     first, *others = messages
     if not others:
         return Message(first)
-    alike = [first, *(_arranged_like(first, other) for other in others)]
-    columns = {name: _columns.join_arrays([m._array(name) for m in alike]) for name in first._frame_names()}
-    return Message.__new__(Message)._set(
-        {name: _columns.join_tensors([m._to_tensor(name) for m in alike], name) for name in first._tensors},
-        {name: array for name, (array, _) in columns.items()},
-        {name: dtype for name, (_, dtype) in columns.items()},
-    )
+    for message in others:
+        if message._joined is not None:
+            message._joined[0].settle(message)
+    new, joined = Message.__new__(Message), first._joined
+    if joined is not None and joined[0].extend(first, others, new):
+        return new
+    return JoinedRows([first, *(_arranged_like(first, other) for other in others)]).newest(new)
 
 
 def _arranged_like(first: Message, other: Message) -> Message:
-    """A message of the same columns, all of those in its frame half that are so in the first one."""
-    names, given = first.columns, other.columns
-    if given == names and len(other._tensors) == len(first._tensors):
+    """A message of the same columns, each in the half in which the first one has it."""
+    frame = first._frame_names()
+    if other._tensors.keys() == first._tensors.keys() and other._frame_names() == frame:
         return other
-    check_same_columns(names, given)
-    moved = [name for name in first._frame_names() if name in other._tensors]
-    return other.to_dataframe(moved) if moved else other
+    check_same_columns(first.columns, other.columns)
+    moved = other.to_dataframe([name for name in frame if name in other._tensors])
+    return moved.to_tensors(list(first._tensors))
 
 
 def merge(list_of_args: Iterable[MessageLike]) -> Message:
