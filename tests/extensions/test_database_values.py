@@ -381,6 +381,8 @@ REFUSED = [
     (EVERYWHERE, sa.Time(), datetime.time(1, tzinfo=UTC), "has a time zone"),
     (EVERYWHERE, Duration(), pd.Timedelta(1, "ns"), "is finer than a microsecond"),
     (EVERYWHERE, Duration(), 5, "is no span of time"),
+    (EVERYWHERE, Duration(), datetime.timedelta.max, "has more microseconds than 64 bits hold"),
+    (EVERYWHERE, Duration(), datetime.timedelta(microseconds=-(2**63)), "has more microseconds than 64 bits hold"),
     (["sqlite"], sa.Interval(), datetime.timedelta.max, "is too long for the column"),
     (MY, sa.Interval(), datetime.timedelta(microseconds=1), "is finer than a second"),
     (EVERYWHERE, ExactDecimal(), "1.5", "is no number"),

@@ -152,6 +152,11 @@ def encode_duration(cells: Cells, target: Target) -> list[Any]:
         values = [value if value is None else _span(value, row, target) for row, value in enumerate(cells.listed())]
     if target.family == "interval" and target.dialect.name != "postgresql":
         _check_interval(values, target)
+    if target.family == "duration":
+        longest = datetime.timedelta(microseconds=2**63 - 1)  # one less on the other side means NaT
+        for row, value in enumerate(values):
+            if value is not None and not -longest <= value <= longest:
+                raise target.error(row, value, "has more microseconds than 64 bits hold", "store it as text or a float")
     return values
 
 

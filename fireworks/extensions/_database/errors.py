@@ -93,6 +93,8 @@ def error_class(error: BaseException, dialect: sa.Dialect) -> type[FireworksErro
     if isinstance(error, exc.NoSuchTableError):
         return TableError
     original = getattr(error, "orig", None) or error
+    if isinstance(original, OverflowError) and dialect.name == "sqlite":
+        return CellError  # "Python int too large to convert to SQLite INTEGER"
     if not isinstance(error, exc.DBAPIError) and not _is_of_driver(original, dialect):
         return None
     kind = _by_code(original, dialect.name)

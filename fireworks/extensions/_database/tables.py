@@ -304,6 +304,13 @@ class TablePipe(Pipe):
         names = None
         if self._chosen is not None:
             names = [name for name in message.columns if name in self._chosen or name in keys]
+        computed = [
+            c.key for c in self._table.columns if c.computed is not None and c.key in (names or message.columns)
+        ]
+        if computed:
+            raise ColumnError(
+                f"{', '.join(map(repr, computed))}: the database computes it, so leave it out of the batch"
+            )
         return encode(message, self._table, names, dialect)
 
     # Rows

@@ -11,6 +11,7 @@ from sqlalchemy.sql.dml import UpdateBase
 
 from fireworks.extensions._database.copying import can_copy, copy_rows
 from fireworks.extensions._database.values import bind, encode
+from fireworks.utils.exceptions import CellError
 
 __all__ = ["Columns", "count_rows", "delete_rows", "insert_rows", "run_for_rows", "update_rows"]
 
@@ -19,6 +20,7 @@ Columns = Mapping[str, list[Any]]  # of encoded values, all of one length
 # Whose cursors take many rows of values as they come from the types' bind processors.
 _DRIVERS = {"pysqlite", "psycopg", "pymysql", "mysqldb"}
 _VALUES_AT_ONCE = 1000
+_SMALL = 10_000  # bytes of a statement besides its long values, at most; less than this never is too long
 _ROWS_AT_ONCE, _PARAMETERS_AT_ONCE = 50, 900  # of one INSERT into SQLite; old ones take no more than 999 parameters
 
 
@@ -89,6 +91,8 @@ def run_for_rows(
         rows: Any = [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         return connection.execute(statement, rows).rowcount
     bound = bind(columns, table, dialect)
+    if dialect.driver == "pymysql":
+        _check_packets(connection, bound)
     compiled = statement.compile(dialect=dialect)
     if compiled.positional:
         order = compiled.positiontup or []
@@ -99,6 +103,32 @@ def run_for_rows(
     if dialect.name == "sqlite" and type(statement) is sa.Insert:
         rows = _insert_many(connection, text, rows)
     return connection.exec_driver_sql(text, rows).rowcount if rows else 0
+
+
+def _check_packets(connection: sa.Connection, columns: Columns) -> None:
+    """Refuses a row that MariaDB would not even read: it closes the connection instead.
+
+    Raises:
+        CellError: Names the row, its longest value, and the limit.
+    """
+    long = {name: values for name, values in columns.items() if {str, bytes} & set(map(type, values))}
+    most = sum(max((len(value) for value in values if value is not None), default=0) for values in long.values())
+    if most < _SMALL:
+        return
+    limit = int(connection.exec_driver_sql("SELECT @@max_allowed_packet").scalar_one())
+    if 4 * most + _SMALL < limit:  # a character has up to four bytes, a byte that is escaped two
+        return
+    driver: Any = connection.connection.driver_connection
+    for row, values in enumerate(zip(*long.values(), strict=True)):
+        sizes = [
+            0 if value is None else len(driver.escape(value).encode("utf-8", "surrogateescape")) for value in values
+        ]
+        if sum(sizes) + _SMALL > limit:
+            name = list(long)[sizes.index(max(sizes))]
+            raise CellError(
+                f"column {name!r}, row {row}: {max(sizes)} bytes are more than the server takes at once; "
+                f"its max_allowed_packet is {limit}, so raise that, or split the value"
+            )
 
 
 def _insert_many(connection: sa.Connection, text: str, rows: list[Any]) -> list[Any]:
