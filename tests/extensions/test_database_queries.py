@@ -17,7 +17,7 @@ from fireworks.extensions.database import DBPipe, create_table
 from fireworks.testing import assert_same_messages, check_resume
 from fireworks.toolbox.pipes import BatchingPipe, CachingPipe, LoopingPipe, RepeaterPipe, ShufflerPipe
 from fireworks.toolbox.preprocessing import train_test_split
-from fireworks.utils.exceptions import ColumnError, LengthError, RowGoneError, StateError, TableError
+from fireworks.utils.exceptions import CellError, ColumnError, LengthError, RowGoneError, StateError, TableError
 
 
 def make_numbers(rows=10):
@@ -396,6 +396,36 @@ def test_a_filter_that_cannot_be_says_why(engine, numbers):
         pipe.filter("values", "desc")
     with pytest.raises(TypeError, match="missing 1 required positional argument"):
         pipe.filter("values", "between", 1)
+    with pytest.raises(TypeError, match=r"column 'values' \(.*\): '__eq__' compares it with int, got 'abc' \(str\)"):
+        pipe.filter("values", "__eq__", "abc")
+    with pytest.raises(TypeError, match=r"column 'names' .* compares it with str, got 5 \(int\)"):
+        pipe.filter("names", "in_", ["n1", 5])
+
+
+def test_columns_are_compared_with_columns_and_selects(engine, numbers):
+    pipe = DBPipe(numbers, engine)
+    largest = sa.select(sa.func.max(numbers.c["values"])).scalar_subquery()
+
+    assert values(pipe.filter("values", "__eq__", largest)) == [9]
+    assert values(pipe.filter("values", "__gt__", numbers.c.id)) == [0, 1, 2, 3]
+
+
+def test_rows_are_found_by_keys_that_are_decimals(engine):
+    table = create_table("prices", {"price": decimal.Decimal, "values": int}, primary_key="price")
+    pipe = DBPipe(fill(engine, table, [{"price": decimal.Decimal(i) / 4, "values": i} for i in range(12)]), engine)
+
+    assert sorted(values(pipe)) == list(range(12)) and [len(batch) for batch in pipe.batches(5)] == [5, 5, 2]
+    assert pipe[3]["price"][0] == pipe.all()["price"][3]
+    check_resume(lambda: DBPipe(table, engine), fresh_process=False)
+
+
+def test_a_number_that_sqlite_cannot_be_asked_for_is_a_cell_error(tmp_path):
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'numbers.sqlite'}")
+    pipe = DBPipe(fill(engine, *make_numbers()), engine)
+
+    with pytest.raises(CellError, match="too large to convert to SQLite INTEGER"):
+        pipe.filter("values", "__eq__", 2**70).all()
+    engine.dispose()
 
 
 # Deleting and updating

@@ -77,7 +77,8 @@ def _set_each(connection: sa.Connection, selection: Selection, columns: dict[str
     if given and len(given) == len(names):
         bound = bind({name: columns.pop(name) for name in names}, selection.table, connection.dialect)
         wanted = list(zip(*(bound[name] for name in names), strict=True))
-        absent = next((key for key in wanted if key not in set(keys)), None) if wanted else None
+        there = set(keys)
+        absent = next((key for key in wanted if key not in there), None)
     elif given:
         raise ValueError(f"the batch has {', '.join(given)} of the key, but not all of it: {', '.join(names)}")
     else:

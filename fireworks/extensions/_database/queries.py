@@ -164,7 +164,6 @@ class DBPipe(_Reading):
             gives None, the pipe connects by itself.
 
     Attributes:
-        columns: The names of the columns.
         position: How many rows were read since the start.
 
     Raises:
@@ -309,8 +308,8 @@ class DBPipe(_Reading):
 
         Args:
             column_name: A column of the query, or one of the table that the query does not select.
-            predicate: A method of SQLAlchemy's columns that gives a condition: 'between', 'in_', 'not_in', 'is_',
-                'is_not', 'like', 'ilike', 'startswith', 'regexp_match', '__eq__', '__ne__', '__lt__', '__ge__', …
+            predicate: A method of SQLAlchemy's columns that gives a condition: `between`, `in_`, `not_in`, `is_`,
+                `is_not`, `like`, `ilike`, `startswith`, `regexp_match`, `__eq__`, `__ne__`, `__lt__`, `__ge__`, …
             *args: Its arguments; lists, arrays, tensors and Series for those that take several values.
             **kwargs: Its keyword arguments.
 
