@@ -3,17 +3,21 @@
 import datetime
 import decimal
 import math
+from zoneinfo import ZoneInfo
 
 import pytest
+import sqlalchemy as sa
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fireworks.extensions.database import TablePipe, create_table
+from fireworks.extensions.database import DBPipe, TablePipe, create_table
 
-MICROSECOND = datetime.timedelta(microseconds=1)
+MINUTE = datetime.timedelta(minutes=1)
 NAIVE = st.datetimes(datetime.datetime(1000, 1, 1), datetime.datetime(9999, 12, 31))
-INSTANTS = st.datetimes(datetime.datetime(1000, 1, 2), datetime.datetime(9999, 12, 30), timezones=st.just(datetime.UTC))
+ZONES = st.sampled_from([datetime.UTC, datetime.timezone(-11 * 60 * MINUTE), ZoneInfo("Asia/Kathmandu")])
+INSTANTS = st.datetimes(datetime.datetime(1000, 1, 2), datetime.datetime(9999, 12, 30), timezones=ZONES)
+LONGEST = datetime.timedelta(microseconds=2**63 - 1)
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 KINDS = {
     "int": (int, st.integers(-(2**63), 2**63 - 1)),
@@ -23,6 +27,9 @@ KINDS = {
     "bytes": (bytes, st.binary(max_size=20)),
     "date": (datetime.date, st.dates(datetime.date(1000, 1, 1))),
     "naive": (datetime.datetime, NAIVE),
+    "instant": (sa.DateTime(timezone=True), INSTANTS),
+    "time": (datetime.time, st.times()),
+    "timedelta": (datetime.timedelta, st.timedeltas(-LONGEST, LONGEST)),
     "decimal": (decimal.Decimal, st.decimals(-(10**20), 10**20, places=8)),
     "json": (
         dict,
@@ -51,7 +58,7 @@ def test_values_come_back_as_they_went_in(engine, kind, data):
         pipe.delete("id", pipe.query("id").all()["id"].tolist())
         pipe.insert([{"value": [value]} for value in written] if kind == "json" else {"value": written})
 
-    read = pipe.query("value").all()["value"]
+    read = DBPipe(pipe.table, engine).all()["value"]
 
     assert all(is_same(one, other) for one, other in zip(read.tolist(), written, strict=True)), (read, written)
 
@@ -66,7 +73,7 @@ def test_floats_that_are_no_numbers_come_back_or_are_refused(engine, special):
     with pipe:
         pipe.insert({"value": [1.0, special]})
 
-    first, second = pipe.query("value").all()["value"].tolist()
+    first, second = DBPipe(pipe.table, engine).all()["value"].tolist()
 
     assert first == 1.0 and (second == special or (math.isnan(special) and math.isnan(second)))
 
@@ -84,7 +91,7 @@ def test_tensors_come_back_with_dtype_and_shape(engine, dtype, shapes):
         for tensor in written:
             pipe.insert({"value": tensor[None]})
 
-    read = list(pipe.query("value").all()["value"])
+    read = list(DBPipe(pipe.table, engine).all()["value"])
 
     for one, other in zip(read, written, strict=True):
         assert one.dtype == other.dtype and one.shape == other.shape and torch.equal(one, other)
