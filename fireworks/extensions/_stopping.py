@@ -18,8 +18,8 @@ class EarlyStopping:
 
     Args:
         patience: After how many epochs in a row without a better value.
-        metric: A name in the metric history: 'loss', 'eval_loss', or that of an ignite metric ('eval_' before it where
-            it is attached to the evaluator). By default 'eval_loss' where there is an eval_set, else 'loss'.
+        metric: A name in the metric history: 'loss', 'eval_loss', or that of an ignite metric (with `eval_` before it
+            where it is attached to the evaluator). By default 'eval_loss' where there is an eval_set, else 'loss'.
         mode: 'min' when low values are good, 'max' when high ones are.
         min_delta: What counts as better: by more than this.
 

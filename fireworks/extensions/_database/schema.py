@@ -41,7 +41,7 @@ def create_table(
 
     Args:
         name: The table's name.
-        columns: Names and types, or a list of `sqlalchemy.Column`s. Types are SQLAlchemy's or plain Python's: int
+        columns: Names and types, or a list of `sqlalchemy.Column`. Types are SQLAlchemy's or plain Python's: int
             (64 bits), float (double), bool, str, bytes, datetime, date, time, timedelta, Decimal, dict or list (JSON)
             and torch.Tensor. SQLAlchemy's types without a size get the largest that MariaDB has.
         primary_key: The column, or columns, that identify a row. By default a column `id` of increasing integers is
