@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -25,6 +26,7 @@ import sqlalchemy as sa
 from fireworks.extensions._claims import Claim, Claims, database_time, owner_name
 from fireworks.extensions._database.errors import translated
 from fireworks.extensions.hyperspace._store import (
+    ENDED,
     STATUSES,
     checked_config,
     config_text,
@@ -232,6 +234,32 @@ class RunQueue:
         if found is None:
             raise KeyError(f"study {self.study!r} has no run {run_id!r}")
         return str(found)
+
+    def wait(self, run_ids: Iterable[int] | None = None, *, poll_seconds: float = 1.0) -> dict[int, str]:
+        """Wait until runs have ended, whatever became of them; a paused one is waited for too. Interrupt as you like.
+
+        Args:
+            run_ids: The runs; every one of the study by default.
+            poll_seconds: The time between two looks.
+
+        Returns:
+            Their statuses by id.
+
+        Raises:
+            KeyError: The study has no such run.
+        """
+        wanted = None if run_ids is None else list(run_ids)
+        while True:
+            query = sa.select(runs.c.id, runs.c.status).where(runs.c.study == self.study).order_by(runs.c.id)
+            with translated(self.engine, "waiting for runs"), self.engine.connect() as connection:
+                found = {row.id: row.status for row in connection.execute(query)}
+            missing = [number for number in wanted or () if number not in found]
+            if missing:
+                raise KeyError(f"study {self.study!r} has no run {missing[0]!r}")
+            statuses = found if wanted is None else {number: found[number] for number in wanted}
+            if all(status in ENDED for status in statuses.values()):
+                return statuses
+            time.sleep(poll_seconds)
 
     def remove(self, run_id: int) -> None:
         """Take a run off the queue that nobody has started.
