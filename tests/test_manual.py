@@ -104,7 +104,7 @@ MANUAL = {
         "SQLFactory.read()",
         "SQLFactory.read_db()",
         "SQLFactory.sync()",
-        "SQLFactory.write(params)",
+        "SQLFactory.write(params, metrics)",
     ],
     "fireworks.core.model": [
         "Model(components, input, skip_module_init)",

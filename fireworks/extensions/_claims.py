@@ -108,6 +108,7 @@ class Claims:
         table: A table with the `claim_columns`, as `claim_table` makes it; it must exist in the database.
         lease: How long a claim lasts unless it is extended.
         max_attempts: After so many lost attempts a unit is dead.
+        busy_seconds: How long to wait for others who write to the same SQLite file.
 
     Raises:
         ValueError: A lease or a number of attempts that is not positive, or a table without these columns.
@@ -128,7 +129,13 @@ class Claims:
     """
 
     def __init__(
-        self, engine: sa.Engine, table: sa.Table, *, lease: timedelta = timedelta(seconds=60), max_attempts: int = 3
+        self,
+        engine: sa.Engine,
+        table: sa.Table,
+        *,
+        lease: timedelta = timedelta(seconds=60),
+        max_attempts: int = 3,
+        busy_seconds: float = 60.0,
     ) -> None:
         if lease <= timedelta(0) or max_attempts < 1:
             raise ValueError(f"expected a lease above 0 and max_attempts from 1 up, got {lease} and {max_attempts}")
@@ -137,7 +144,7 @@ class Claims:
             raise ValueError(f"table {table.name!r} lacks {', '.join(missing)}; make it with claim_table()")
         self.engine, self.table = engine, table
         self.lease, self.max_attempts = lease, max_attempts
-        self._transactions = Transactions(engine)
+        self._transactions = Transactions(engine, busy_seconds)
         self._prepare()
 
     def _prepare(self) -> None:
@@ -348,6 +355,17 @@ class Claims:
     def clone(self) -> Claims:
         """The same claims over a connection of their own, for another thread."""
         return Claims(self.engine, self.table, lease=self.lease, max_attempts=self.max_attempts)
+
+    def prolong(self, seconds: float, *, connection: sa.Connection) -> None:
+        """Make all leases longer by a time in which nobody could extend one, because SQLite was locked.
+
+        Args:
+            seconds: That time.
+            connection: That of the transaction which held the lock.
+        """
+        table = self.table
+        running = table.update().where(table.c.status == "running", table.c.finished.is_(None))
+        connection.execute(running.values(lease_until=table.c.lease_until + seconds))
 
     def close(self) -> None:
         """Close the connection; the next use opens it again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import sqlalchemy as sa
 
 __all__ = ["Transactions"]
 
+_BUSY_STEP = 5.0  # seconds that SQLite waits at a time: until then Python hears no Ctrl-C
 _ABANDONED: list[
     sa.Connection
 ] = []  # connections of the process that this one was forked from: closing would end theirs
@@ -27,7 +29,7 @@ class Transactions:
 
     Args:
         engine: The database.
-        busy_seconds: How long SQLite waits for a lock.
+        busy_seconds: How long SQLite waits for a lock; `math.inf` for as long as it takes.
     """
 
     def __init__(self, engine: sa.Engine, busy_seconds: float = 60.0) -> None:
@@ -71,10 +73,10 @@ class Transactions:
 
     def _immediate(self, connection: sa.Connection) -> Iterator[sa.Connection]:
         driver: Any = connection.connection.dbapi_connection
-        driver.execute("BEGIN IMMEDIATE")
+        self._patiently(driver, "BEGIN IMMEDIATE")
         try:
             yield connection
-            driver.execute("COMMIT")
+            self._patiently(driver, "COMMIT")
         except BaseException:
             if driver.in_transaction:
                 driver.execute("ROLLBACK")
@@ -82,6 +84,17 @@ class Transactions:
         finally:
             if connection.in_transaction():  # SQLAlchemy's own notion of one, which ends nothing here
                 connection.rollback()
+
+    def _patiently(self, driver: Any, statement: str) -> None:
+        end = time.monotonic() + self.busy_seconds
+        while True:
+            try:
+                driver.execute(statement)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= end:
+                    raise
+            else:
+                return
 
     def _opened(self) -> sa.Connection:
         if self._pid != os.getpid():
@@ -103,7 +116,8 @@ class Transactions:
         connection = connection.execution_options(isolation_level="AUTOCOMMIT")  # we say BEGIN and COMMIT ourselves
         if not self.is_private:
             connection.detach()
-            connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(self.busy_seconds * 1000)}")
+            step = min(self.busy_seconds, _BUSY_STEP)
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(step * 1000)}")
             if self._turn_to_wal(connection):
                 connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
                 connection.exec_driver_sql("PRAGMA wal_autocheckpoint = 10000")  # 40 MB; each waits for the disk

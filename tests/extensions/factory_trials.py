@@ -71,6 +71,27 @@ class Count:
         return {"x": number}
 
 
+class ThinkOnce(Count):
+    """The same, but thinks for a while about the second trial."""
+
+    def propose(self, history):
+        proposal = super().propose(history)
+        if proposal["x"] == 1:
+            time.sleep(1.3)  # longer than MariaDB waits for a lock when it is told to wait as briefly as it can
+        return proposal
+
+
+class Checkpoints:
+    """Reports a value and saves a checkpoint again and again, for longer than a generator thinks."""
+
+    def __call__(self, params, trial):
+        for step in range(16):
+            time.sleep(0.1)
+            trial.report(step, 1.0)
+            trial.save_checkpoint({"step": step})
+        return Evaluator(params["x"])
+
+
 def count_ten(past_params, past_metrics):
     """As in the manual: ten trials."""
     if len(past_params) == 10:

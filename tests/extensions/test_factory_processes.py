@@ -11,11 +11,32 @@ import pytest
 import sqlalchemy as sa
 from distributed import Client, LocalCluster
 
+from fireworks.extensions import _transactions
 from fireworks.extensions.factory import GridGenerator, LocalMemoryFactory, SQLFactory
-from tests.extensions.factory_trials import Count, DieOnce, Log, Loss, WaitForFile
+from tests.extensions.factory_trials import Checkpoints, Count, DieOnce, Log, Loss, ThinkOnce, WaitForFile
 
 FORK = get_context("fork")
 SHORT = timedelta(seconds=0.5)
+STARTED = []
+SECONDS = 60  # that a test may take
+
+
+@pytest.fixture(autouse=True)
+def bounded():
+    """A search that waits for a trial which nobody takes over would wait for ever; here it is an error."""
+
+    def give_up(number, frame):
+        raise TimeoutError(f"the search has not ended after {SECONDS} seconds")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(SECONDS)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+    while STARTED:
+        process = STARTED.pop()
+        process.kill()
+        process.join()
 
 
 def make_factory(url, trainer, generator, **options):
@@ -32,6 +53,7 @@ def run_factory(url, trainer, generator, options, start=None):
 
 def start_process(*args):
     process = FORK.Process(target=run_factory, args=args)
+    STARTED.append(process)
     process.start()
     return process
 
@@ -119,6 +141,41 @@ def test_a_run_waits_for_the_trials_of_others(database_url, tmp_path, factory):
 
     assert len(waiting.read()[0]) == 1
     assert len(list(tmp_path.glob("began-0-*"))) == 1
+
+
+def wait_shortly_for_locks(engine):
+    """Locks are waited for a second at most (of whole ones on MariaDB), and not for as long as the servers do."""
+    statements = {"postgresql": "SET lock_timeout = 100", "mysql": "SET SESSION innodb_lock_wait_timeout = 1"}
+
+    def set_up(connection, record):
+        if engine.dialect.name in statements:
+            connection.cursor().execute(statements[engine.dialect.name])
+            connection.commit()
+
+    sa.event.listen(engine, "connect", set_up)
+
+
+def search_with_a_slow_generator(url, trainer, start):
+    engine = sa.create_engine(url)
+    wait_shortly_for_locks(engine)
+    start.wait()
+    make_factory(engine, trainer, ThinkOnce(3), lease=SHORT).run()
+    engine.dispose()
+
+
+def test_a_generator_may_think_longer_than_a_lock_and_a_lease_last(database_url, engine, tmp_path, monkeypatch):
+    monkeypatch.setattr(_transactions, "_BUSY_STEP", 0.1)
+    start = FORK.Barrier(2)
+    arguments = (database_url, Checkpoints(), start)
+    STARTED.extend(FORK.Process(target=search_with_a_slow_generator, args=arguments) for _ in range(2))
+    processes = STARTED[:]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert states_of(engine) == [("completed", 1, 0)] * 3
 
 
 @pytest.mark.parametrize("kind", ["memory", "sql"])

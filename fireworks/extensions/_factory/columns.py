@@ -40,9 +40,9 @@ def plain_row(values: Any, what: str) -> dict[str, Any]:
         raise ValueError(f"expected {what} with at least one value, got none")
     row = {}
     for name, value in values.items():
-        if type(name) is not str:
+        if not isinstance(name, str):
             raise TypeError(f"expected {what} with names that are text, got {name!r}")
-        row[name] = value.item() if isinstance(value, np.generic) else value
+        row[str(name)] = value.item() if isinstance(value, np.generic) else value
     return row
 
 

@@ -27,10 +27,11 @@ class DatabaseStore:
         name: The name of the search.
         owner: Whose trials these are; who lost a trial saves no checkpoint for it any more.
         lease: How long a claim lasts, which saving a checkpoint extends.
+        engine: The engine that this process has for the database; others make one from the URL.
     """
 
-    def __init__(self, url: str, name: str, owner: str, lease: timedelta) -> None:
-        self.url, self.name, self.owner, self.lease = url, name, owner, lease
+    def __init__(self, url: str, name: str, owner: str, lease: timedelta, engine: sa.Engine | None = None) -> None:
+        self.url, self.name, self.owner, self.lease, self._engine = url, name, owner, lease, engine
         self._lock = threading.Lock()
         self._claims: Claims | None = None
 
@@ -44,7 +45,8 @@ class DatabaseStore:
         with self._lock:
             if self._claims is None:
                 self.tables = search_tables(self.name)
-                self._claims = Claims(sa.create_engine(self.url), self.tables.trials, lease=self.lease)
+                engine = self._engine or sa.create_engine(self.url)
+                self._claims = Claims(engine, self.tables.trials, lease=self.lease, busy_seconds=math.inf)
             return self._claims
 
     def save(self, trial_id: int, attempt: int, data: bytes) -> None:
@@ -111,5 +113,6 @@ class DatabaseStore:
         with self._lock:
             if self._claims is not None:
                 self._claims.close()
-                self._claims.engine.dispose()
+                if self._engine is None:
+                    self._claims.engine.dispose()
                 self._claims = None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -29,7 +30,7 @@ from fireworks.extensions._factory.search import Assignment
 from fireworks.extensions._factory.tables import ResultTable, one_row, search_tables
 from fireworks.extensions._factory.texts import metrics_to_json, row_to_json
 from fireworks.extensions._prepared import Prepared
-from fireworks.utils.exceptions import CellError, ColumnError, LeaseLostError
+from fireworks.utils.exceptions import CellError, ColumnError, DatabaseLockedError, LeaseLostError
 
 __all__ = ["SQLFactory"]
 
@@ -112,7 +113,9 @@ class SQLFactory(Factory):
             self._params = ResultTable(f"{self.name}_params", self.params_table, self.engine)
             self._metrics = {n: ResultTable(n, table, self.engine) for n, table in self.metrics_tables.items()}
         trials = self._tables.trials
-        self._claims = Claims(self.engine, trials, lease=self.lease, max_attempts=self.max_attempts)
+        self._claims = Claims(
+            self.engine, trials, lease=self.lease, max_attempts=self.max_attempts, busy_seconds=math.inf
+        )
         self._held: dict[int, Claim] = {}
         self._local_store: Any = None
         self._heartbeat: Heartbeat | None = None
@@ -123,18 +126,17 @@ class SQLFactory(Factory):
         newer = self._select.where(trials.c.id > sa.bindparam("last", type_=sa.BigInteger))
         self._newer = Prepared(newer, self.engine.dialect)
         self._lock = Prepared(sa.select(self._tables.lock.c.id).with_for_update(), self.engine.dialect)
-        with self._transaction() as connection:
+        with self._transaction(alone=self.params_table is not None) as connection:
             if self.params_table is not None:
-                self._lock.run(connection).fetchall()
                 adopt(connection, trials, self._params, self._metrics)
             self._sync(connection)
         return self.engine
 
     @contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
-        """A transaction; outside of `run` the connection is closed after it."""
+    def _transaction(self, alone: bool = False) -> Iterator[sa.Connection]:
+        """A transaction, if `alone` one in which nobody else proposes. Outside of `run` it closes the connection."""
         try:
-            with self._claims.transaction() as connection:
+            with self._alone() if alone else self._claims.transaction() as connection:
                 yield connection
         except BaseException:
             self._forget_board()  # memory may know of more than what was committed
@@ -142,6 +144,26 @@ class SQLFactory(Factory):
         finally:
             if self._heartbeat is None:
                 self._claims.close()
+
+    def _alone(self) -> AbstractContextManager[sa.Connection]:
+        """A transaction in which nobody else proposes; waits for that however long the generators of others think."""
+        # On SQLite each one is such, as it begins by locking the file.
+        return self._claims.transaction() if self.engine.dialect.name == "sqlite" else self._with_lock()
+
+    @contextmanager
+    def _with_lock(self) -> Iterator[sa.Connection]:
+        with ExitStack() as stack:
+            connection = None
+            while connection is None:
+                try:
+                    with ExitStack() as attempt:
+                        opened = attempt.enter_context(self._claims.transaction())
+                        self._lock.run(opened).fetchall()
+                        stack.push(attempt.pop_all())
+                        connection = opened
+                except DatabaseLockedError:  # the server waits so long, and no longer
+                    continue
+            yield connection
 
     def _forget_board(self) -> None:
         self._board, self._best, self._compared = Blackboard(), None, 0
@@ -202,26 +224,25 @@ class SQLFactory(Factory):
 
     # Writing
 
-    def write(self, params: Any, metrics_dict: Mapping[str, Any]) -> int:
+    def write(self, params: Any, metrics: Mapping[str, Any]) -> int:
         """Records a completed trial, in one transaction; returns its id.
 
         Raises:
             CellError: A table cannot hold a value.
             ColumnError: A given table lacks a column.
         """
-        metrics = {name: metric_row(name, value) for name, value in metrics_dict.items()}
-        row, outcome = _checked_row(params), Outcome("completed", metrics)
+        outcome = Outcome("completed", {name: metric_row(name, value) for name, value in metrics.items()})
+        row = _checked_row(params)
         rows = self._prepare_rows(row, outcome)
-        with self._transaction() as connection:
-            self._lock.run(connection).fetchall()
+        with self._transaction(alone=True) as connection:
             self._sync(connection)
-            assignment = self._add(connection, params, row)
+            assignment = self._add(connection, params, row, row_to_json(row))
             self._record(connection, assignment, outcome, rows)
         return assignment.id
 
-    def _add(self, connection: sa.Connection, params: Any, row: dict[str, Any]) -> Assignment:
+    def _add(self, connection: sa.Connection, params: Any, row: dict[str, Any], text: str) -> Assignment:
         """A new trial, which is ours."""
-        values = {"params": row_to_json(row), "form": "message" if isinstance(params, Message) else "dict"}
+        values = {"params": text, "form": "message" if isinstance(params, Message) else "dict"}
         claim = self._claims.add(self.owner, values, connection=connection)
         self._board.put(TrialRecord(claim.id, row, "running"))
         return Assignment(claim.id, params, row, 1, claim)
@@ -280,6 +301,7 @@ class SQLFactory(Factory):
         """
         try:
             with Heartbeat(self._claims) as self._heartbeat:
+                self.sync()  # trials that somebody gave back come before new ones
                 super().run(executor, workers, progress)
         finally:
             self._heartbeat = None
@@ -290,10 +312,13 @@ class SQLFactory(Factory):
     def exchange(self, done: list[tuple[Assignment, Outcome]], ask: bool) -> Assignment | None:
         """Records trials that ended and claims the next, in one transaction unless the generator thinks long."""
         prepared = [self._prepared(assignment, outcome) for assignment, outcome in done]
-        if prepared and self._thought > _THINKS_LONG:
+        takes_over = ask and self._may_take_over()
+        if prepared and (takes_over or self._thought > _THINKS_LONG):
             self._turn(prepared, ask=False)
             prepared = []
-        taken = self._turn(prepared, ask) if prepared or ask else None
+        taken = self._take_over() if takes_over else None
+        if prepared or (ask and taken is None):
+            taken = self._turn(prepared, ask and taken is None) or taken
         self._count_failures(done)
         return taken
 
@@ -309,27 +334,28 @@ class SQLFactory(Factory):
 
     def _turn(self, prepared: list[tuple[Assignment, Outcome, dict[Any, Any]]], ask: bool) -> Assignment | None:
         taken, problem = None, None
-        with self._claims.transaction() as connection:
-            if self.engine.dialect.name != "sqlite":  # where BEGIN IMMEDIATE has locked the database
-                self._lock.run(connection).fetchall()
+        with self._alone() as connection:
             for assignment, outcome, rows in prepared:
                 self._end(connection, assignment, outcome, rows)
             if ask:
                 self._sync(connection)
-                taken = self._waiting(connection)
-            if ask and taken is None and not self._ended:
+            if ask and not self._ended:
                 try:
                     proposal = self._proposal()
                 except Exception as error:  # what ended before is recorded nevertheless
                     problem, proposal = error, None
+                if self.engine.dialect.name == "sqlite" and self._thought > _THINKS_LONG:
+                    self._claims.prolong(self._thought, connection=connection)
                 if proposal is not None:
                     taken = self._add(connection, *proposal)
         if problem is not None:
             raise problem
-        if taken is not None:
-            self._held[taken.id] = taken.claim
-            if self._heartbeat is not None:
-                self._heartbeat.watch(taken.claim)
+        return None if taken is None else self._hold(taken)
+
+    def _hold(self, taken: Assignment) -> Assignment:
+        self._held[taken.id] = taken.claim
+        if self._heartbeat is not None:
+            self._heartbeat.watch(taken.claim)
         return taken
 
     def _end(self, connection: sa.Connection, assignment: Assignment, outcome: Outcome, rows: dict[Any, Any]) -> None:
@@ -342,32 +368,39 @@ class SQLFactory(Factory):
             outcome.state = "lost"
         self._held.pop(assignment.id, None)
 
-    def _waiting(self, connection: sa.Connection) -> Assignment | None:
-        """A trial that somebody gave back, or whose worker died."""
+    def _may_take_over(self) -> bool:
+        """Whether somebody gave a trial back, or it is time to look whether a worker died."""
         foreign = [record for record in self._board.pending if record.id not in self._held]
         is_due = time.monotonic() - self._looked > self.lease.total_seconds() / 5
-        if not any(record.state == "waiting" for record in foreign) and not (foreign and is_due):
-            return None
+        return bool(foreign) and (is_due or any(record.state == "waiting" for record in foreign))
+
+    def _take_over(self) -> Assignment | None:
+        """A trial that somebody gave back, or whose worker died.
+
+        In a transaction of its own: MariaDB keeps locks on trials that it only looked at, and would do so while a
+        generator thinks.
+        """
         self._looked = time.monotonic()
-        claim = self._claims.claim(self.owner, connection=connection)
+        claim = self._claims.claim(self.owner)
         if claim is None:
-            self._sync(connection)
+            self.sync()
             return None
         row = state_from_json(claim.row["params"])
         params = one_row(row) if claim.row["form"] == "message" else row
         self._board.put(TrialRecord(claim.id, row, "running"))
-        return Assignment(claim.id, params, row, claim.attempt, claim)
+        return self._hold(Assignment(claim.id, params, row, claim.attempt, claim))
 
-    def _proposal(self) -> tuple[Any, dict[str, Any]] | None:
-        """What the generator proposes next, as it is and as a row; None when it has ended the search."""
+    def _proposal(self) -> tuple[Any, dict[str, Any], str] | None:
+        """What the generator proposes next, as it is, as a row, and as text; None when it has ended the search."""
         start = time.perf_counter()
-        params = self._propose()
-        self._thought = time.perf_counter() - start
+        try:
+            params = self._propose()
+        finally:
+            self._thought = time.perf_counter() - start
         if params is None:
             return None
         row = _checked_row(params)
-        row_to_json(row)  # raises here, before anything is written, if it cannot be
-        return params, row
+        return params, row, row_to_json(row)
 
     def give_back(self, assignments: list[Assignment], error: str | None) -> None:
         """Puts trials that were not finished among those that wait; those that were lost too often are dead."""
@@ -396,7 +429,7 @@ class SQLFactory(Factory):
             self._local_store = self._local_store or MemoryStore()
         else:
             url = self.engine.url.render_as_string(hide_password=False)
-            self._local_store = self._local_store or DatabaseStore(url, self.name, self.owner, self.lease)
+            self._local_store = self._local_store or DatabaseStore(url, self.name, self.owner, self.lease, self.engine)
             self._keeps_checkpoints = has_argument(self.trainer, "trial")
         store: Store = self._local_store
         return store

@@ -13,12 +13,12 @@ from sqlalchemy.dialects import mysql
 
 from fireworks.core.message import Message
 from fireworks.extensions._claims import claim_table
-from fireworks.extensions._database.errors import translated
+from fireworks.extensions._database.errors import error_class, translated
 from fireworks.extensions._database.schema import as_table, create_table, parse_columns_and_types, propose_columns
 from fireworks.extensions._database.types import big_integer
 from fireworks.extensions._database.values import decode, encode
 from fireworks.extensions._prepared import Prepared
-from fireworks.utils.exceptions import ColumnError
+from fireworks.utils.exceptions import ColumnError, DatabaseLockedError
 
 __all__ = ["ResultTable", "SearchTables", "one_row", "search_tables"]
 
@@ -37,11 +37,11 @@ class SearchTables:
 
     def create(self, engine: sa.Engine) -> None:
         """Create those that are not there, though others may be doing the same."""
-        _despite_races(lambda: self.metadata.create_all(engine))
+        _despite_races(lambda: self.metadata.create_all(engine), engine.dialect)
         with engine.begin() as connection:
             is_there = connection.execute(sa.select(self.lock)).first()
         if is_there is None:
-            _despite_races(lambda: self._insert_lock(engine))
+            _despite_races(lambda: self._insert_lock(engine), engine.dialect)
 
     def _insert_lock(self, engine: sa.Engine) -> None:
         with engine.begin() as connection:
@@ -70,15 +70,19 @@ def search_tables(name: str) -> SearchTables:
     return SearchTables(metadata, trials, checkpoints, reports, lock)
 
 
-def _despite_races(create: Callable[[], None]) -> None:
-    """Two processes may both find that something is not there; the second one to make it finds that it is."""
-    for _ in range(3):
+def _despite_races(create: Callable[[], None], dialect: sa.Dialect) -> None:
+    """Two processes may both find that something is not there; the second one to make it finds that it is.
+
+    A lock is waited for, however long: that of SQLite is held while a generator thinks.
+    """
+    attempts = 3
+    while True:
         try:
-            create()
-        except sa.exc.DBAPIError:
-            continue
-        return
-    create()
+            return create()
+        except sa.exc.DBAPIError as error:
+            attempts -= error_class(error, dialect) is not DatabaseLockedError
+            if attempts < 0:
+                raise
 
 
 def one_row(row: Mapping[str, Any]) -> Message:
@@ -113,7 +117,7 @@ class ResultTable:
                 f"make it with create_table(). Columns: {', '.join(self.table.c.keys())}"
             )
         self._types = parse_columns_and_types(self.table)
-        _despite_races(lambda: self.table.metadata.create_all(engine, tables=[self.table]))
+        _despite_races(lambda: self.table.metadata.create_all(engine, tables=[self.table]), engine.dialect)
 
     def prepare(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The row as the database takes it; the table gets the columns that it needs.
@@ -151,7 +155,7 @@ class ResultTable:
             return
         self._types |= new | {name: needed[name] for name in widened}
         described = create_table(self.table.name, self._types).__table__
-        _despite_races(lambda: self._change(described))
+        _despite_races(lambda: self._change(described), self.engine.dialect)
         self.table = described
         self._inserts.clear()
 
