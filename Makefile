@@ -15,10 +15,16 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DOCS := $(VENV)/.installed-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs clean
+.PHONY: help demo test lint docs bench bench-growth clean
+
+BENCH := .venv-bench/bin
+BENCH_INSTALL := $(BENCH)/python -m pip install --quiet --disable-pip-version-check --constraint requirements/constraints.txt
+INSTALLED_BENCH := .venv-bench/.installed
+# Wheels of torch without CUDA; where this index cannot be reached, torch comes from the usual one.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## Train on handwritten digits and say where the results are
 	$(BIN)/python examples/digits.py
@@ -36,9 +42,15 @@ docs: $(INSTALLED_DOCS) ## Build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
 	@echo "Open docs/_build/html/index.html"
 
-clean: ## Remove what tools wrote; .venv stays
+bench: $(INSTALLED_BENCH) ## Measure beside the peers (GROUP=A: one group; RECORD=1: into benchmarks/README.md)
+	$(BENCH)/python -m benchmarks run $(GROUP) $(if $(RECORD),--record)
+
+bench-growth: $(INSTALLED_BENCH) ## Draw how cost grows with size, into benchmarks/
+	$(BENCH)/python -m benchmarks growth $(TOPIC)
+
+clean: ## Remove what tools wrote; .venv and .venv-bench stay
 	rm -rf build dist *.egg-info docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .tox
-	find fireworks tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	find fireworks tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment that is there already is kept, whoever made it, as long as its Python is recent enough.
 $(BIN)/python:
@@ -54,4 +66,16 @@ $(INSTALLED): Makefile setup.py pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 
 $(INSTALLED_DOCS): $(INSTALLED)
 	$(PIP_INSTALL) --editable '.[docs]'
+	@touch $@
+
+# A peer that cannot be installed here is left out; the others follow one by one.
+$(INSTALLED_BENCH): Makefile setup.py requirements/constraints.txt benchmarks/requirements.txt
+	@test -n '$(PYTHON)' || { echo 'Found no Python $(MIN_VERSION) or later; name one: make PYTHON=/path/to/python3' >&2; exit 1; }
+	@test -x $(BENCH)/python || '$(PYTHON)' -m venv .venv-bench
+	$(BENCH_INSTALL) --retries 0 --timeout 15 --extra-index-url '$(TORCH_INDEX)' torch
+	$(BENCH_INSTALL) --editable '.[adbc,optuna,postgresql,tensordict]' matplotlib
+	$(BENCH_INSTALL) --requirement benchmarks/requirements.txt || \
+		for peer in $$(grep -v '^#' benchmarks/requirements.txt); do \
+			$(BENCH_INSTALL) "$$peer" || echo "$$peer cannot be installed here: its column will say absent" >&2; \
+		done
 	@touch $@

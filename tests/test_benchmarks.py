@@ -1,0 +1,112 @@
+"""The benchmarks: every workload runs, all competitors deliver the same data, and regressions are shown."""
+
+import json
+
+import pytest
+
+from benchmarks.__main__ import GROUPS, group_workloads, main
+from benchmarks.report import amount, load, table_of, write_readme
+from benchmarks.runner import OURS, Fact, Target, Workload, measure
+
+TINY = 0.01
+
+
+@pytest.mark.filterwarnings("ignore")  # of the competitors
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_workload_runs_and_all_competitors_deliver_the_same_data(group, tmp_path):
+    names = []
+    for item in group_workloads(group, TINY, tmp_path):
+        result = measure(group, item, seconds=0.0)
+        names.append(result.name)
+        assert result.values[OURS] is not None
+        assert {target["to"] for target in result.targets} <= {*result.values, "seconds", "MB"}
+    assert len(names) == len(set(names)) > 0
+
+
+def test_a_competitor_that_delivers_other_data_is_found_out():
+    item = Workload("rows", {OURS: lambda: {"x": [1, 2, 3]}, "other": lambda: {"x": [1, 2, 4]}})
+    with pytest.raises(AssertionError, match="rows: fireworks and other differ in 'x'"):
+        measure("A", item, seconds=0.0)
+
+
+def test_competitors_that_share_no_column_are_not_compared_silently():
+    item = Workload("rows", {OURS: lambda: {"x": [1]}, "other": lambda: {"y": [1]}})
+    with pytest.raises(AssertionError, match=r"fireworks \(\['x'\]\) and other \(\['y'\]\) share no column"):
+        measure("A", item, seconds=0.0)
+
+
+def test_a_competitor_that_is_not_installed_is_absent_and_its_target_open():
+    item = Workload("rows", {OURS: lambda: [1], "other": None}, [Target(0.5, "other")])
+    result = measure("A", item, seconds=0.0)
+
+    assert result.values["other"] is None
+    assert result.targets == [{"to": "other", "limit": 0.5, "ratio": None, "met": None}]
+
+
+def test_a_fact_is_judged_by_its_ratio():
+    result = measure(
+        "A", Fact("size", {OURS: 3.0, "payload": 2.0}, [Target(1.4, "payload"), Target(4, "seconds")], ""), 0
+    )
+
+    assert [(target["ratio"], target["met"]) for target in result.targets] == [(1.5, False), (3.0, True)]
+
+
+def write_results(path, ours, name="slice"):
+    target = {"to": "other", "limit": 0.7, "ratio": ours / 2.0, "met": True}
+    result = {"group": "A", "name": name, "unit": "s", "values": {OURS: ours, "other": 2.0}, "targets": [target],
+              "memory": {}, "rounds": 3}  # fmt: skip
+    path.write_text(json.dumps({"conditions": {}, "results": [result]}))
+    return str(path)
+
+
+def test_compare_shows_what_became_slower_than_its_competitor(tmp_path, capsys):
+    old, new = write_results(tmp_path / "old.json", 1.0), write_results(tmp_path / "new.json", 1.5)
+
+    assert main(["compare", old, new]) == 1
+    assert capsys.readouterr().out == "WORSE   1.50 times  A  slice: 0.5 → 0.75 × other\n"
+    assert main(["compare", new, old]) == 0
+    assert capsys.readouterr().out == "better  0.67 times  A  slice: 0.75 → 0.5 × other\n"
+
+
+def test_compare_shows_workloads_that_are_gone_and_no_noise(tmp_path, capsys):
+    old = write_results(tmp_path / "old.json", 1.0)
+
+    assert main(["compare", old, write_results(tmp_path / "noise.json", 1.05)]) == 0
+    assert capsys.readouterr().out == "nothing changed\n"
+    assert main(["compare", old, write_results(tmp_path / "gone.json", 1.0, name="other rows")]) == 0
+    assert capsys.readouterr().out.split() == ["gone", "A", "slice"]
+
+
+def test_a_run_prints_saves_and_tables_its_results(tmp_path, capsys):
+    assert (
+        main(["run", "C", "--only", "hit", "--scale", str(TINY), "--seconds", "0", "--json", f"{tmp_path}/c.json"]) == 0
+    )
+    assert "C  hit, 32 rows: " in capsys.readouterr().out
+    results, conditions = load(tmp_path / "c.json")
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- results -->\nold\n<!-- end of results -->\nafter\n")
+    write_readme(readme, table_of(results, {"C": "Caches"}, conditions))
+
+    assert [result.name for result in results] == ["hit, 32 rows"]
+    text = readme.read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n")
+    assert "| hit, 32 rows | " in text and "### C. Caches" in text and "old" not in text
+
+
+def test_an_unknown_group_is_named(capsys):
+    assert main(["run", "Z"]) == 2
+    assert "no group Z; there are A, B" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "value, unit, text",
+    [
+        (1.5e-6, "s", "1.5 µs"),
+        (0.0123, "s", "12.3 ms"),
+        (250.0, "s", "250 s"),
+        (None, "s", "absent"),
+        (3.0, "MB", "3 MB"),
+    ],
+)
+def test_amounts_are_written_as_one_reads_them(value, unit, text):
+    assert amount(value, unit) == text
