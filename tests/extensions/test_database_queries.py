@@ -511,6 +511,7 @@ def table_at(url):
     return DBPipe("numbers", url).batches(4)
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_a_table_is_resumed_in_a_new_process(database_url, engine, numbers):
     check_resume(partial(table_at, database_url), epochs=1)
 
@@ -553,7 +554,11 @@ def test_a_split_shares_one_table_whoever_else_iterates(engine, numbers):
     assert sorted(values(train) + values(pipe)[:0] + values(test)) == list(range(10))
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize(
+    "database_url, context",
+    [("sqlite", "fork"), ("postgresql", "fork"), ("mariadb", "fork"), ("postgresql", "spawn")],  # which takes seconds
+    indirect=["database_url"],
+)
 def test_worker_processes_share_the_rows_of_a_table(engine, numbers, context):
     pipe = DBPipe(numbers, engine)
     next(pipe)  # the pool has a connection, which no other process may use

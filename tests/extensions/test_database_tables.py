@@ -690,6 +690,7 @@ def test_a_url_will_do_for_an_engine(database_url):
     pipe.engine.dispose()
 
 
+@pytest.mark.parametrize("database_url", ["mariadb"], indirect=True)
 def test_a_packet_of_mariadb_holds_less_than_a_batch(engine):
     pipe = TablePipe(create_table("texts", {"text": str}), engine)
     texts = [character * 300_000 for character in "abcdefghij" * 3]
@@ -732,6 +733,22 @@ class TestTablesThatDifferFromTheirDescription:
             pipe.insert({"net": [1]})
 
         assert rows_of(pipe, "gross") == [(2,)]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite", "mariadb"], indirect=True)
+def test_an_upsert_refuses_keys_that_are_one_for_the_collation(engine):
+    collation = "NOCASE" if engine.dialect.name == "sqlite" else "utf8mb4_unicode_ci"
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"CREATE TABLE words (word VARCHAR(20) COLLATE {collation} PRIMARY KEY, n INTEGER)")
+    pipe = TablePipe("words", engine)
+    with pipe:
+        pipe.insert({"word": ["fig"], "n": [1]})
+
+        with pytest.raises(CellError, match=r"row 2 \(word='PEAR'.*equal for the collation"):
+            pipe.upsert({"word": ["FIG", "pear", "PEAR"], "n": [2, 3, 4]})
+        pipe.upsert({"word": ["FIG", "pear"], "n": [2, 3]})
+
+    assert rows_of(pipe) == [("fig", 2), ("pear", 3)]
 
 
 def test_a_row_that_is_longer_than_a_packet_of_mariadb_is_refused_and_the_connection_stays(tmp_path):

@@ -8,7 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from fireworks.extensions._database.types import MYSQL
+from fireworks.extensions._database.families import target_of
+from fireworks.extensions._database.types import MYSQL, ExactText
 from fireworks.extensions._database.writing import Columns, insert_rows, parameter, run_for_rows, update_rows
 from fireworks.utils.exceptions import CellError, ColumnError
 
@@ -131,6 +132,27 @@ def upsert_rows(connection: sa.Connection, table: sa.Table, key: Sequence[str], 
         run_for_rows(connection, statement.on_duplicate_key_update(same), table, columns, plain)
     else:
         _look_then_write(connection, table, key, columns)
+    _check_each_has_its_row(connection, table, key, columns)
+
+
+def _check_each_has_its_row(connection: sa.Connection, table: sa.Table, key: Sequence[str], columns: Columns) -> None:
+    """Refuses rows whose keys are one key for the database, as 'a' and 'A' in most collations: one was overwritten.
+
+    Raises:
+        CellError: There are fewer rows in the table than were written.
+    """
+    elements = [table.columns[name] for name in key]
+    targets = [target_of(element, connection.dialect) for element in elements]
+    if all(target.family != "text" or isinstance(target.resolved, ExactText) for target in targets):
+        return
+    keys = list(zip(*(columns[name] for name in key), strict=True))
+    rows: set[tuple[Any, ...]] = set()
+    for start in range(0, len(keys), _KEYS_AT_ONCE):
+        some = keys[start : start + _KEYS_AT_ONCE]
+        same = elements[0].in_([values[0] for values in some]) if len(key) == 1 else sa.tuple_(*elements).in_(some)
+        rows.update(tuple(row) for row in connection.execute(sa.select(*elements).where(same)))
+    if len(rows) < len(keys):
+        raise CellError("two rows have keys that are equal for the collation of the column; give one row for each key")
 
 
 def _look_then_write(connection: sa.Connection, table: sa.Table, key: Sequence[str], columns: Columns) -> None:
