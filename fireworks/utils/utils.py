@@ -25,6 +25,9 @@ __all__ = [
 # int, slice, list / tuple / range / numpy array / torch tensor / Series of ints, or a boolean mask
 RowIndex: TypeAlias = Any
 
+# numpy looks up what dtype a type like np.int64 stands for, each time
+_INT64, _UINT64, _BOOL = np.dtype(np.int64), np.dtype(np.uint64), np.dtype(np.bool_)
+
 
 def as_positions(index: RowIndex, length: int, owner: str = "message") -> slice | np.ndarray:
     """Which of `length` rows an index names, by Python's own rules, except that nothing is clipped silently.
@@ -58,12 +61,13 @@ def as_positions(index: RowIndex, length: int, owner: str = "message") -> slice 
     array = _index_array(index, owner)
     if array.ndim == 0:
         return _one_position(int(array), length, owner)
-    if array.dtype == np.bool_:
+    if array.dtype == _BOOL:
         if len(array) != length:
             raise IndexError(f"mask has {len(array)} entries, the {owner} has {length} rows; they must be equal")
         return np.flatnonzero(array)
-    # Seen as unsigned, a negative number is larger than any length: one reduction checks both ends.
-    if array.size and np.maximum.reduce(array.view(np.uint64)) >= length:
+    # Seen as unsigned, a negative number is larger than any length: one look for the largest checks both ends.
+    unsigned = array.view(_UINT64)
+    if array.size and unsigned.item(unsigned.argmax()) >= length:
         outside = array[(array < -length) | (array >= length)]
         if outside.size:
             raise _out_of_range(int(outside[0]), length, owner)
@@ -95,10 +99,10 @@ def as_indices(index: RowIndex, length: int | None = None, owner: str = "pipe") 
         return positions
     if isinstance(index, slice):
         return np.array(slice_to_list(index), dtype=np.int64)
-    array = np.atleast_1d(_index_array(index, owner))
-    if array.dtype == np.bool_:
+    array = _index_array(index, owner).reshape(-1)
+    if array.dtype == _BOOL:
         raise IndexError(f"a mask needs the length of the {owner}, which is not known")
-    if array.size and array.min() < 0:
+    if array.size and array[array.argmin()] < 0:
         raise IndexError(f"row {array.min()} counts from the end, but the length of the {owner} is not known")
     return array
 
@@ -144,7 +148,7 @@ def _index_array(index: Any, owner: str) -> np.ndarray:
             array = np.asarray(index)
         except ValueError:  # nested lists of different lengths
             raise _not_an_index(index, owner) from None
-    if array.dtype == np.int64 and array.ndim <= 1:
+    if array.dtype == _INT64 and array.ndim <= 1:
         return array if array.flags.writeable else array.copy()  # torch takes no array that is read-only
     if array.ndim > 1:
         raise TypeError(f"a row index has one dimension, got one of shape {array.shape} for the {owner}")
