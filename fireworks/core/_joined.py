@@ -64,7 +64,8 @@ class JoinedRows:
         Fitting means that the message is the newest one here, and that no column has to change for the others.
         """
         with self._lock:
-            if message._joined != (self, self._rows) or not all(map(self._takes, others)):
+            frames = [other._frame_columns() for other in others]
+            if message._joined != (self, self._rows) or not all(map(self._takes, others, frames)):
                 return False
             end = self._rows + sum(map(len, others))
             for name, tensor in self._tensors.items():
@@ -73,14 +74,14 @@ class JoinedRows:
                     grown[: self._rows] = tensor[: self._rows]
                     self._tensors[name] = tensor = grown
                 torch.cat([other._tensors[name] for other in others], out=tensor[self._rows : end])
-            for other in others:
-                for name, array in other._frame_columns()[0].items():
+            for arrays, _ in frames:
+                for name, array in arrays.items():
                     self._parts[name].append(array)
             self._rows = end
             self.newest(extended)
             return True
 
-    def _takes(self, message: Message) -> bool:
+    def _takes(self, message: Message, frame: tuple[dict[str, Array], dict[str, Any]]) -> bool:
         """Can these rows stand behind those that are here, with nothing lost: no dtype, device or gradient?"""
         if message._tensors.keys() != self._tensors.keys() or torch.is_inference_mode_enabled():
             return False
@@ -92,10 +93,10 @@ class JoinedRows:
                 and given.device == tensor.device
                 and given.layout is torch.strided is tensor.layout
                 and given.shape[1:] == tensor.shape[1:]
-                and not (given.requires_grad or tensor.requires_grad or tensor.is_inference())
+                and not (given.requires_grad or tensor.requires_grad or tensor.is_inference() or tensor.is_quantized)
             ):
                 return False
-        arrays, dtypes = message._frame_columns()
+        arrays, dtypes = frame
         return arrays.keys() == self._parts.keys() and all(
             _continues(array, dtypes[name], self._parts[name][0], self._dtypes[name]) for name, array in arrays.items()
         )
@@ -107,8 +108,9 @@ class JoinedRows:
                 return
             _, rows = message._joined
             arrays = {name: self._whole(name)[:rows] for name in self._parts}
+            self._messages = [other for other in self._messages if other() is not None and other() is not message]
             tensors = dict(self._tensors)
-            if any(other() is not message and other() is not None for other in self._messages):
+            if self._messages:
                 tensors = {name: tensor[:rows].clone() for name, tensor in tensors.items()}
             for tensor in tensors.values():
                 if len(tensor) > rows:  # no slice: that would keep its base, of which gradients would be asked

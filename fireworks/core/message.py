@@ -108,13 +108,11 @@ class Message(Rows):
             self._set(dict(source._tensors), dict(source._arrays), source._dtypes)
             self._frame = None if source._frame is None else _renumbered(source._frame.copy(deep=False))
             return
-        columns: Mapping[str, Any] = {}
-        for half in halves:
+        columns = _columns_of(halves[0]) if halves else {}
+        for half in halves[1:]:
             given = _columns_of(half)
-            if columns:
-                _warn_replaced([name for name in given if name in columns], "Message", stacklevel=2)
-                given = {**columns, **given}
-            columns = given
+            _warn_replaced([name for name in given if name in columns], "Message", stacklevel=2)
+            columns = {**columns, **given}
         self._build(columns, length)
 
     def _build(self, columns: Mapping[str, Any], length: int | None) -> None:
@@ -162,10 +160,12 @@ class Message(Rows):
         return self
 
     def __getattr__(self, name: str) -> Any:
-        if name in _TAKEN_OUT and self._joined is not None:
-            self._joined[0].settle(self)
-            return getattr(self, name)
-        return super().__getattr__(name)
+        if name not in _TAKEN_OUT:
+            return super().__getattr__(name)
+        joined = self._joined
+        if joined is not None:  # else another thread was quicker
+            joined[0].settle(self)
+        return object.__getattribute__(self, name)
 
     # The two halves
 
@@ -254,8 +254,9 @@ class Message(Rows):
         return len(self)
 
     def __len__(self) -> int:
-        if self._joined is not None:
-            return self._joined[1]
+        joined = self._joined
+        if joined is not None:
+            return joined[1]
         if self._frame is not None:
             if len(self._frame.columns):
                 return len(self._frame)
@@ -991,8 +992,9 @@ def cat(list_of_args: Iterable[MessageLike]) -> Message:
     if not others:
         return Message(first)
     for message in others:
-        if message._joined is not None:
-            message._joined[0].settle(message)
+        joined = message._joined
+        if joined is not None:
+            joined[0].settle(message)
     new, joined = Message.__new__(Message), first._joined
     if joined is not None and joined[0].extend(first, others, new):
         return new

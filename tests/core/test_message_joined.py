@@ -177,6 +177,37 @@ def test_columns_that_only_pandas_holds_are_appended_too():
     assert result["i"].dtype == "Int64"
 
 
+@pytest.mark.parametrize(
+    "column",
+    [torch.tensor([[1, 2], [3, 0]]).to(dtype) for dtype in (torch.uint16, torch.uint64, torch.bfloat16, torch.bool)]
+    + [
+        torch.tensor([[1, 2], [3, 0]]).to(torch.float8_e4m3fn),
+        torch.tensor([1 + 2j, 3j]).conj(),
+        torch.eye(2).to_sparse(),
+    ]
+    + [torch.zeros(2, 0), torch.zeros(0, 3)],
+    ids=lambda column: f"{column.dtype}-{tuple(column.shape)}",
+)
+def test_tensors_of_every_type_are_appended_as_torch_joins_them(column):
+    part = Message({"x": column})
+    message = part
+    for _ in range(4):
+        message = message.append(part)
+    expected = torch.cat([column] * 5)
+
+    assert message["x"].dtype == expected.dtype
+    assert message["x"].layout == expected.layout
+    assert message["x"].shape == expected.shape
+    assert str(message["x"]) == str(expected)
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+def test_quantized_tensors_are_appended_as_torch_joins_them():
+    part = Message({"x": torch.quantize_per_tensor(torch.tensor([1.0, 2.0]), 0.5, 0, torch.qint8)})
+
+    assert part.append(part).append(part)["x"].dequantize().tolist() == [1, 2] * 3
+
+
 def test_an_appended_message_is_pickled_and_copied_with_its_own_rows_only():
     message = appended(1, 2, 3, 4, 5, 6)
 
