@@ -108,8 +108,8 @@ class MessageCache(ABC):
             CacheMissError: An index is not stored (a KeyError); the text names it.
         """
         keys = self._as_keys(index)
-        slots = self._table.all_of(keys)
-        if slots is None:
+        slots, absent = self._table.look_up(keys)
+        if absent is not None:
             raise self._miss(keys)
         self._moment += 1
         self.on_getitem(keys)
@@ -137,16 +137,14 @@ class MessageCache(ABC):
             {4: 0, 2: 1}
         """
         keys = self._as_keys(index)
-        slots = self._table.all_of(keys)
-        if slots is not None:
+        slots, absent = self._table.look_up(keys)
+        if absent is None:
             self._moment += 1
             self.on_getitem(keys)
             return self._columns.read(slots)
-        if keys[keys.argmin()] < 0:
-            raise self._miss(keys)
-        slots = self._table.find(keys)
-        absent = slots < 0
         missing = np.array(list(dict.fromkeys(keys[absent].tolist())))
+        if missing[missing.argmin()] < 0:
+            raise self._miss(keys)
         rows = self._fetched(missing, fetch)
         columns = self._fit(rows)
         present = ~absent
@@ -317,7 +315,8 @@ class MessageCache(ABC):
         first, self._used = self._used, self._used + count - reused
         if self._used > self._columns.capacity:
             self._grow(self._used)
-        return np.concatenate([slots, np.arange(first, self._used)])
+        fresh = np.arange(first, self._used)
+        return np.concatenate([slots, fresh]) if reused else fresh
 
     def _grow(self, needed: int) -> None:
         rows = max(needed, 2 * self._columns.capacity, _FIRST_SLOTS)

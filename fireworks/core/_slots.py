@@ -32,21 +32,21 @@ class IndexTable:
         self._dense = np.full(_FIRST_KEYS, _ABSENT)
         self._sparse: dict[int, int] | None = None
 
-    def all_of(self, keys: np.ndarray) -> np.ndarray | None:
-        """The slots of these keys, or None when any of them is absent. `keys` may be anything of int64."""
+    def look_up(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """The slot of each key, and which keys are absent (negative ones always), or None when all are there.
+
+        `keys` may be anything of int64. The slot of an absent key is any number.
+        """
         if self._sparse is not None:
             slots = self._look_up(keys)
         else:
             try:
                 slots = self._dense[keys]
             except IndexError:
-                return None
-        if len(slots):
-            # A negative key would count from the end of the array, so the keys are checked with the slots.
-            signs = keys | slots
-            if signs[signs.argmin()] < 0:
-                return None
-        return slots
+                slots = self.find(keys)
+        # A negative key would count from the end of the array, so the keys are checked with the slots.
+        signs = keys | slots
+        return slots, signs < 0 if len(signs) and signs[signs.argmin()] < 0 else None
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """The slot of each key, -1 where it is absent."""
@@ -109,7 +109,7 @@ class IndexTable:
 class TensorSlots:
     """A tensor column: its values, without the graph that made them, on the device of the first rows."""
 
-    __slots__ = ("array", "name", "tensor", "width")
+    __slots__ = ("array", "dtype", "name", "shape", "tensor", "width")
 
     def __init__(self, name: str, like: torch.Tensor, rows: int) -> None:
         self.name = name
@@ -118,6 +118,7 @@ class TensorSlots:
     def _set(self, tensor: torch.Tensor) -> None:
         self.tensor = tensor
         self.width = max(1, tensor.stride(0))
+        self.shape, self.dtype = tensor.shape[1:], tensor.dtype
         # The same memory as an array, where numpy has the dtype: small gathers are three times faster there.
         self.array = tensor.numpy() if tensor.is_cpu and tensor.dtype in _columns.NUMPY_DTYPES else None
 
@@ -130,26 +131,26 @@ class TensorSlots:
         """Do these values fit as they are?"""
         return (
             values is not None
-            and values.shape[1:] == self.tensor.shape[1:]
-            and values.dtype == self.tensor.dtype
+            and values.shape[1:] == self.shape
+            and values.dtype == self.dtype
             and values.device == self.tensor.device
         )
 
     def fit(self, values: torch.Tensor, held: Callable[[], np.ndarray]) -> torch.Tensor:
         """The values as they can be written, the column promoted before when it has to be."""
-        if values.shape[1:] != self.tensor.shape[1:]:
+        if values.shape[1:] != self.shape:
             raise LengthError(
-                f"column {self.name!r}: the cache holds rows of shape {tuple(self.tensor.shape[1:])}, "
+                f"column {self.name!r}: the cache holds rows of shape {tuple(self.shape)}, "
                 f"got {tuple(values.shape[1:])}; bring the rows to one shape first"
             )
         if values.requires_grad:
             values = values.detach()
-        if values.dtype != self.tensor.dtype:
+        if values.dtype != self.dtype:
             dtype = _common_dtype(self.read(held()), values, self.name)
-            if dtype != self.tensor.dtype:
+            if dtype != self.dtype:
                 self._set(self.tensor.to(dtype))
             values = values.to(dtype)
-        return values if values.is_cpu and self.tensor.is_cpu else values.to(self.tensor.device)
+        return values if self.array is not None and values.is_cpu else values.to(self.tensor.device)
 
     def write(self, slots: np.ndarray, values: torch.Tensor) -> None:
         if self.array is not None:
