@@ -252,6 +252,8 @@ def execute_order(order: Order, printed: Connection, lifeline: Connection) -> No
 
 
 def _listen(printed: Connection, lifeline: Connection, stop: threading.Event) -> None:
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # so that the worker can end this process with all that it started
     for number in (1, 2):
         os.dup2(printed.fileno(), number)
     printed.close()
@@ -261,13 +263,15 @@ def _listen(printed: Connection, lifeline: Connection, stop: threading.Event) ->
     def ask_to_stop(number: int, frame: FrameType | None) -> None:
         stop.set()
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the worker decides what it means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker decides what Ctrl-C means
     signal.signal(signal.SIGTERM, ask_to_stop)
 
     def watch() -> None:
         try:
             lifeline.recv()
         except (EOFError, OSError):
+            if hasattr(os, "killpg"):
+                os.killpg(0, signal.SIGKILL)
             os._exit(ORPHANED)
 
     threading.Thread(target=watch, daemon=True).start()

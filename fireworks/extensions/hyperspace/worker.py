@@ -129,6 +129,8 @@ class Worker:
             heartbeat.watch(claim)
             try:
                 _Attempt(self, claim, heartbeat).supervise()
+            except Exception:  # such as a process that cannot be started; the worker and its other runs go on
+                _LOG.exception("run %d could not be looked after; it waits again once its lease is over", claim.id)
             finally:
                 heartbeat.unwatch(claim)
 
@@ -167,17 +169,15 @@ class _Attempt:
         context = self.worker._context
         printed, child_printed = context.Pipe(duplex=False)
         child_lifeline, lifeline = context.Pipe(duplex=False)
-        process = context.Process(
-            target=execute_order, args=(self._order(), child_printed, child_lifeline), daemon=True
-        )
+        # Not a daemon of multiprocessing's sense, which could not have the workers of a DataLoader.
+        process = context.Process(target=execute_order, args=(self._order(), child_printed, child_lifeline))
         process.start()
         child_printed.close()
         child_lifeline.close()
         try:
             verdict = self._watch(process, printed, started)
         finally:
-            if process.is_alive():
-                process.kill()
+            _kill_group(process)
             process.join()
             self._read(printed)
             self._patiently(self._write_text)
@@ -284,6 +284,14 @@ class _Attempt:
             if connection.execute(sa.select(runs.c.id).where(mine).with_for_update()).first() is not None:
                 connection.execute(output.insert().values(**row))
         self._text = ""
+
+
+def _kill_group(process: Any) -> None:
+    """End a run's process and whatever it started; of one that has ended, what it left behind."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (AttributeError, PermissionError, ProcessLookupError):  # no groups here, or none yet, or nobody left
+        process.kill()
 
 
 def _environment(module: str) -> dict[str, Any]:

@@ -16,11 +16,13 @@ from tests.extensions.hyperspace.worker_process import WorkerProcess
 SCENARIOS = '''
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import torch
+from torch.utils.data import DataLoader
 
 from fireworks import Message
 from fireworks.extensions.hyperspace.configurables import Configurable
@@ -89,6 +91,25 @@ class Resumable(Scenario):
         return state["step"], {"starts": state["starts"]}, {}
 
 
+class Silent(Scenario):
+    """Closes its output, as a library that makes a daemon of itself may."""
+
+    def single_run(self, params):
+        print("before", flush=True)
+        os.close(1)
+        os.close(2)
+        time.sleep(0.3)
+        return 1, {}, {}
+
+
+class Loading(Scenario):
+    """Has processes of its own: those of a DataLoader, and one that it forgets."""
+
+    def single_run(self, params):
+        total = sum(int(batch) for batch in DataLoader(range(4), num_workers=1, batch_size=None))
+        return total, {"forgotten": subprocess.Popen(["sleep", "1000"]).pid}, {}
+
+
 class Crashing(Scenario):
     def single_run(self, params):
         os._exit(7)
@@ -107,6 +128,8 @@ class Folder:
             ("rich", {}, None),
             ("resumable", {}, 1),
             ("crashing", {}, 1),
+            ("silent", {}, 1),
+            ("loading", {}, 1),
         ]:
             task = {"Scenario": {"className": name.capitalize(), **settings}, "seed": seed}
             (self.tasks / f"{name}.json").write_text(json.dumps(task))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 
 import pytest
 
@@ -81,7 +82,7 @@ def test_a_configuration_that_json_cannot_hold_is_refused(sqlite_folder, config,
 
 
 def test_a_task_that_is_not_there_is_named_with_those_that_are(sqlite_folder):
-    assert sqlite_folder.queue.available_tasks() == ["add", "crashing", "resumable", "rich"]
+    assert sqlite_folder.queue.available_tasks() == ["add", "crashing", "loading", "resumable", "rich", "silent"]
     with pytest.raises(FileNotFoundError, match=r"no task 'ad' in .*; did you mean 'add'\?"):
         sqlite_folder.queue.submit("ad", {})
 
@@ -164,3 +165,18 @@ def test_without_a_url_the_study_is_a_file_beside_the_tasks(sqlite_folder):
     study = Study("other", tasks_dir=sqlite_folder.tasks)
     assert study.get_task_names() == ["add"]
     study.close()
+
+
+def test_waiting_ends_when_the_runs_have_ended_whatever_became_of_them(sqlite_folder):
+    queue = sqlite_folder.queue
+    done, failed, going = queue.submit_many("add", [{"a": 1}, {"a": 2}, {"a": 3}])
+    queue.claims.finish(queue.fetch_one(), {"result": "1"})
+    queue.claims.fail(queue.fetch_one(), "Traceback")
+
+    assert queue.wait([failed, done]) == {failed: "failed", done: "completed"}
+    with pytest.raises(KeyError, match="has no run 9"):
+        queue.wait([9])
+    ending = threading.Timer(0.2, queue.cancel, [going])
+    ending.start()
+    assert queue.wait(poll_seconds=0.02) == {done: "completed", failed: "failed", going: "cancelled"}
+    ending.join()

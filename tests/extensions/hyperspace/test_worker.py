@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -28,6 +29,14 @@ def sqlite_study(sqlite_folder):
 
 def read_pid(path):
     return int(path.read_text()) if path.is_file() and path.read_text() else None
+
+
+def is_gone(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"  # nobody has asked how it ended
 
 
 def test_a_worker_records_everything_about_its_runs(folder, study):
@@ -106,6 +115,22 @@ def test_a_run_that_always_crashes_is_dead_in_the_end_and_the_worker_lives(sqlit
     assert sqlite_study.get_run(fine).result == 11
 
 
+def test_a_run_may_have_processes_of_its_own_and_leaves_none_behind(sqlite_folder, sqlite_study):
+    number = sqlite_folder.queue.submit("loading")
+    sqlite_folder.work()
+
+    run = sqlite_study.get_run(number)
+    assert run.result == 6, run.error
+    sqlite_folder.wait_for(lambda: is_gone(run.info["forgotten"]))
+
+
+def test_a_run_that_closes_its_output_is_recorded_all_the_same(sqlite_folder, sqlite_study):
+    number = sqlite_folder.queue.submit("silent")
+    sqlite_folder.work()
+
+    assert sqlite_study.get_run(number).status == "completed" and sqlite_study.get_output(number) == "before\n"
+
+
 def test_a_worker_that_is_killed_is_replaced_and_its_run_ends_with_it(folder, study):
     marker = folder.path / "marker"
     number = folder.queue.submit("resumable", {"steps": 4, "stop_at": 2, "how": "hang", "marker": str(marker)})
@@ -115,14 +140,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_run_ends_with_it(folder, st
 
     worker.kill()
 
-    def is_gone():
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        return False
-
-    folder.wait_for(is_gone)
+    folder.wait_for(lambda: is_gone(pid))
     folder.end_leases()
     folder.work()
     run = study.get_run(number)
