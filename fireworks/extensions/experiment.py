@@ -402,7 +402,7 @@ class Experiment:
         path = self._folder / PARAMETERS
         return read_json(path) if path.is_file() else {}
 
-    def log_metrics(self, step: int | None = None, **values: Any) -> None:
+    def log_metrics(self, /, step: int | None = None, **values: Any) -> None:
         """Write down numbers; they survive whatever happens to this process afterwards.
 
         Args:
@@ -481,7 +481,8 @@ class Experiment:
 
     def _check_free(self, name: str) -> None:
         check_not_ours(name)
-        if name == f"{self._own_name}.sqlite":
+        own = f"{self._own_name}.sqlite".casefold()
+        if name.casefold() in (own, f"{own}-wal", f"{own}-shm", f"{own}-journal"):
             raise ValueError(f"{name!r} is the database of the metadata; use get_engine({self._own_name!r})")
 
     @property

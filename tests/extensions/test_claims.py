@@ -382,6 +382,21 @@ def test_a_connection_that_was_cut_is_opened_again(engine, table, make_claims):
     assert claims.claim("me").id == 2
 
 
+def test_leases_can_be_prolonged_by_who_held_the_lock(make_claims, engine, table):
+    submit(engine, table, 2)
+    claims = make_claims(lease=timedelta(milliseconds=1))
+    claims.finish(claims.claim("first"))
+    claims.claim("first")
+    with claims.transaction() as connection:
+        claims.prolong(60, connection=connection)
+    assert claims.claim("second") is None
+    with claims.transaction() as connection:
+        claims.prolong(-60, connection=connection)
+
+    assert claim_when_free(claims).attempt == 2
+    assert [row["status"] for row in rows_of(engine, table)] == ["completed", "running"]
+
+
 def test_a_locked_sqlite_file_is_an_error_that_says_so(tmp_path, monkeypatch):
     engine = sa.create_engine(f"sqlite:///{tmp_path}/jobs.sqlite")
     table = jobs_table()

@@ -97,6 +97,7 @@ BAD_NAMES = [
     "",
     ".",
     "..",
+    "\ud800",
     "../x",
     "/etc/passwd",
     "a/b",
@@ -241,6 +242,8 @@ def test_files_of_the_experiment_itself_can_be_read_but_not_written(experiment, 
         assert '"running"' in file.read()
     with pytest.raises(ValueError, match=r"'xmen.sqlite' is the database of the metadata; use get_engine\('xmen'\)"):
         experiment.open("xmen.sqlite", "r+b")
+    with pytest.raises(ValueError, match=r"'XMEN.sqlite-wal' is the database of the metadata"):
+        experiment.open("XMEN.sqlite-wal", "wb")
 
 
 def test_a_path_can_be_given_to_other_libraries(experiment):

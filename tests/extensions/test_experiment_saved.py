@@ -91,6 +91,11 @@ def test_any_numbers_come_back_as_they_went_in(experiment, rows):
     assert all(json.loads(line, parse_constant=pytest.fail) for line in path.read_text().splitlines())
 
 
+def test_any_name_is_one_of_a_metric(experiment):
+    experiment.log_metrics(**{"self": 1, "a b/c": 2})
+    assert experiment.metrics("self", "a b/c").df[["self", "a b/c"]].to_numpy().tolist() == [[1, 2]]
+
+
 @pytest.mark.parametrize("value", ["0.5", None, [1.0], torch.zeros(2), 1 + 2j])
 def test_a_metric_that_is_no_number_is_refused(experiment, value):
     with pytest.raises(TypeError, match=r"expected a number as metric 'loss', got .*; settings go to log_parameters"):
@@ -308,6 +313,8 @@ def test_what_can_only_be_pickled_is_refused_and_leaves_nothing(experiment):
         experiment.save("f", make_model)
     with pytest.raises(TypeError, match="this DataFrame cannot be written as Parquet"):
         experiment.save("frame", pd.DataFrame({"a": [object()]}))
+    with pytest.raises(TypeError, match=r"names of columns of several types, 0, 'a': rename\(columns=str\) them"):
+        experiment.save("frame", pd.DataFrame({0: [1], "a": [2]}))
 
     assert os.listdir(Path(experiment.save_path, "saved")) == ["a"]
 

@@ -30,7 +30,8 @@ _OURS = {IDENTITY, STATUS, PARAMETERS, METRICS, STDOUT, STDERR, SAVED}
 _OF_A_RUN = re.compile(r"run_\d+(\.json|\.packages\.txt|\.diff)")
 # Windows takes these for devices, with any suffix.
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-_FORBIDDEN = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f]')
+# Half of a pair of UTF-16 is no character, and not to be written as UTF-8.
+_FORBIDDEN = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f\ud800-\udfff]')
 
 
 def check_name(name: object, of: str) -> str:

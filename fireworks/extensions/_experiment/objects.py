@@ -65,6 +65,9 @@ def _read_bytes(folder: Path) -> Any:
 
 
 def _write_table(frame: pd.DataFrame, folder: Path) -> None:
+    if len({type(name) for name in frame.columns}) > 1:  # which Parquet would turn into text
+        names = ", ".join(map(repr, frame.columns))
+        raise TypeError(f"this DataFrame has names of columns of several types, {names:.200}: rename(columns=str) them")
     buffer = io.BytesIO()
     try:
         frame.to_parquet(buffer)
