@@ -4,6 +4,7 @@ import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 
+import numpy as np
 import pandas as pd
 import pytest
 import sqlalchemy as sa
@@ -205,6 +206,19 @@ def test_a_search_in_which_too_much_fails_ends(make):
     factory.generator = Count(10)
     factory.run()
     assert factory.read()[0]["x"].tolist() == [0, 2, 4, 6, 8]
+
+
+def test_a_generator_that_returns_nothing_does_not_end_the_search(make):
+    factory = make(generator=lambda past_params, past_metrics: None)
+    with pytest.raises(TypeError, match=r"from the generator, got None; it ends a search by raise EndHyperparameterO"):
+        factory.run()
+
+
+@pytest.mark.parametrize("value", [torch.tensor([2.5]), np.array(2.5), np.array([[2.5]]), pd.Series([2.5], index=[7])])
+def test_a_metric_of_one_element_is_a_number(make, value):
+    factory = make(lambda params: Evaluator(value), generator=Count(1))
+    factory.run()
+    assert factory.read()[1]["loss"]["loss"].tolist() == [2.5]
 
 
 def test_an_error_of_the_generator_loses_no_result(make):

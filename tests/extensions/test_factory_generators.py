@@ -223,6 +223,15 @@ def test_a_restarted_search_learns_from_the_old_trials(sampler):
     assert [t.params for t in board.ended[before:]] != [t.params for t in board.ended[:10]]
 
 
+@pytest.mark.parametrize("trials", [1, 9, 10, 11])
+def test_cmaes_goes_on_from_any_number_of_trials(trials):
+    board = Board()
+    search(OptunaGenerator(SPACE, "loss", sampler="random", seed=0), board, trials)
+    search(OptunaGenerator(SPACE, "loss", sampler="cmaes", seed=0), board, 2)
+
+    assert len(board.ended) == trials + 2
+
+
 def test_a_search_is_repeated_by_its_seed():
     boards = [Board() for _ in range(2)]
     for board in boards:

@@ -148,11 +148,18 @@ class Factory(ABC):
         """The next parameters, or None when the generator has ended the search."""
         try:
             if self._is_proposer:
-                return self.generator.propose(self._board)
-            return self.generator(self._board.params, self._board.metrics)
+                params = self.generator.propose(self._board)
+            else:
+                params = self.generator(self._board.params, self._board.metrics)
         except EndHyperparameterOptimization:
             self._ended = True
             return None
+        if params is None:
+            raise TypeError(
+                "expected parameters as a dict or a Message from the generator, got None; "
+                "it ends a search by raise EndHyperparameterOptimization"
+            )
+        return params
 
     def _count_failures(self, done: Iterable[tuple[Assignment, Outcome]]) -> None:
         """Called when these have been recorded."""
@@ -293,7 +300,9 @@ def _checked_components(owner: str, given: Mapping[str, Any], components: Mappin
     unknown = [name for name in components or {} if name not in COMPONENTS]
     if unknown:
         hints = ", ".join(f"{name!r}{did_you_mean(name, COMPONENTS)}" for name in unknown)
-        raise ParameterizationError(f"{owner} has no component {hints}. Components: {', '.join(COMPONENTS)}")
+        raise ParameterizationError(
+            f"{owner} has no component {hints}{'' if hints.endswith('?') else '.'} Components: {', '.join(COMPONENTS)}"
+        )
     both = [name for name in components or {} if given[name] is not None]
     if both:
         raise ParameterizationError(f"{owner}: {', '.join(map(repr, both))} is given twice")

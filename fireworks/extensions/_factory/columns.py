@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,8 +48,11 @@ def plain_row(values: Any, what: str) -> dict[str, Any]:
 
 
 def metric_row(name: str, value: Any) -> dict[str, Any]:
-    """What a metric computed, as a row: a message or mapping by its columns, a number under the metric's own name."""
-    if isinstance(value, torch.Tensor) and value.numel() == 1:
+    """What a metric computed, as a row: a message or mapping by its columns, a number under the metric's own name.
+
+    A tensor, array or Series of one element is a number too.
+    """
+    if isinstance(value, torch.Tensor | np.ndarray | pd.Series) and math.prod(value.shape) == 1:
         value = value.item()
     if isinstance(value, (int, float, np.generic)):
         value = {name: value}

@@ -33,6 +33,7 @@ _SAMPLERS = {
     "random": optuna.samplers.RandomSampler,
     "tpe": optuna.samplers.TPESampler,
 }
+_LOOKED_AT = 10  # trials that CMA-ES wants to start from, of which it takes the best tenth
 _STATES = {"completed": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
 
 
@@ -126,7 +127,8 @@ class OptunaGenerator:
             options["warn_independent_sampling"] = False  # choices are drawn at random beside it, as documented there
         if self.sampler == "cmaes":
             # Its state is in no table of ours. So it starts from where the earlier trials point to.
-            options["source_trials"] = self._numeric_trials(history) or None
+            found = self._numeric_trials(history)
+            options["source_trials"] = found * math.ceil(_LOOKED_AT / len(found)) if found else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return _SAMPLERS[self.sampler](**options)
