@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import sqlite3
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -31,12 +32,17 @@ def workloads(scale: float, folder: Path) -> Iterator[Workload]:
     rows = rows_of(scale)
     frame = _frame(rows)
     yield from _on(_SQLite(folder), frame)
-    server = _Postgres()
-    if server.answers():
-        try:
-            yield from _on(server, frame)
-        finally:
-            server.clean()
+    if missing("psycopg"):
+        return
+    try:
+        server = _Postgres()
+    except sa.exc.DBAPIError:
+        print(f"   PostgreSQL does not answer at {POSTGRES}: left out (set BENCH_POSTGRES)")
+        return
+    try:
+        yield from _on(server, frame)
+    finally:
+        server.close()
 
 
 def _frame(rows: int) -> pd.DataFrame:
@@ -103,33 +109,31 @@ class _Postgres:
     insert_limits, read_limit, row_seconds = ((0.20, CORE), (1.2, ADBC)), 0.60, 1 / 200_000
 
     def __init__(self) -> None:
-        self.engine = sa.create_engine(POSTGRES) if not missing("psycopg") else None
+        self.server = sa.create_engine(POSTGRES, isolation_level="AUTOCOMMIT")
+        self.url = self.server.url.set(database=f"bench_{uuid.uuid4().hex}")
+        self.execute("CREATE DATABASE")
+        self.engine = sa.create_engine(self.url)
 
-    def answers(self) -> bool:
-        if self.engine is None:
-            return False
-        try:
-            self.engine.connect().close()
-            return True
-        except sa.exc.DBAPIError:
-            print(f"   PostgreSQL does not answer at {POSTGRES}: left out (set BENCH_POSTGRES)")
-            return False
+    def execute(self, command: str) -> None:
+        with self.server.connect() as connection:
+            connection.exec_driver_sql(f"{command} {self.url.database}")
+        self.server.dispose()
 
     def fresh(self) -> sa.Engine:
-        assert self.engine is not None
-        self.clean()
-        _table().metadata.create_all(self.engine)
+        """An empty table."""
+        metadata = _table().metadata
+        metadata.drop_all(self.engine)
+        metadata.create_all(self.engine)
         return self.engine
 
-    def clean(self) -> None:
-        assert self.engine is not None
-        _table().metadata.drop_all(self.engine)
+    def close(self) -> None:
         self.engine.dispose()
+        self.execute("DROP DATABASE")
 
     def connect(self, engine: sa.Engine) -> Any:
         from adbc_driver_postgresql import dbapi
 
-        return dbapi.connect(POSTGRES.replace("+psycopg", ""))
+        return dbapi.connect(self.url.set(drivername="postgresql").render_as_string(hide_password=False))
 
     def bound(self, engine: sa.Engine, frame: pd.DataFrame) -> None:
         """COPY in binary, from columns."""

@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.same import check_same
 
-__all__ = ["OURS", "Fact", "Target", "Workload", "measure", "missing"]
+__all__ = ["OURS", "Fact", "Target", "Workload", "check", "measure", "missing"]
 
 OURS = "fireworks"
 _SHORTEST = 0.002  # seconds that one measurement takes at least; a call of microseconds is repeated so often
@@ -92,8 +92,7 @@ def measure(group: str, item: Workload | Fact, seconds: float, clock: Clock = ti
     """
     if isinstance(item, Fact):
         return Result(group, item.name, item.unit, dict(item.values), _judged(item.targets, item.values, {}))
-    runs = {name: _prepared(item, run) for name, run in item.competitors.items() if run is not None}
-    _check(item, runs)
+    runs = check(item)
     gc.collect()
     gc.freeze()  # what is there already need not be looked at between measurements
     calls = {name: _calls(item, run, clock) for name, run in runs.items()}
@@ -125,7 +124,13 @@ def _prepared(item: Workload, run: Callable[..., Any]) -> Callable[[], Callable[
     return prepare
 
 
-def _check(item: Workload, runs: Mapping[str, Callable[[], Callable[[], Any]]]) -> None:
+def check(item: Workload) -> dict[str, Callable[[], Callable[[], Any]]]:
+    """Runs each competitor once and compares what they deliver; gives the functions that prepare their runs.
+
+    Raises:
+        AssertionError: The competitors deliver different data.
+    """
+    runs = {name: _prepared(item, run) for name, run in item.competitors.items() if run is not None}
     first: tuple[str, Any] | None = None
     for name, prepare in runs.items():
         data = prepare()()
@@ -134,6 +139,7 @@ def _check(item: Workload, runs: Mapping[str, Callable[[], Callable[[], Any]]]) 
             first = name, data
         else:
             check_same(item.name, first, (name, data), item.sort_by)
+    return runs
 
 
 def _calls(item: Workload, prepare: Callable[[], Callable[[], Any]], clock: Clock) -> int:
@@ -147,7 +153,6 @@ def _calls(item: Workload, prepare: Callable[[], Callable[[], Any]], clock: Cloc
 
 def _time(prepare: Callable[[], Callable[[], Any]], calls: int, clock: Clock) -> float:
     run = prepare()
-    gc.collect()
     repeat = itertools.repeat(None, calls)
     start = clock()
     for _ in repeat:

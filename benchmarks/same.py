@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
-from fireworks import Message
+from fireworks import Message, cat
 
 __all__ = ["check_same", "plain"]
 
@@ -40,6 +40,8 @@ def check_same(what: str, one: tuple[str, Any], other: tuple[str, Any], sort_by:
 def plain(data: Any) -> dict[str, np.ndarray]:
     """Columns as arrays; batches in a list become one."""
     if isinstance(data, (list, tuple)) and data and _is_batch(data[0]):
+        if isinstance(data[0], Message):
+            return plain(cat(data))  # 100,000 rows one by one take a while
         parts = [plain(part) for part in data]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     if isinstance(data, pa.Table):

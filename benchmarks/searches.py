@@ -58,7 +58,7 @@ def workloads(scale: float, folder: Path) -> Iterator[Workload | Fact]:
         before=lambda: next(databases),
     )
     for name, late, early in (("memory", trials, trials // 10), ("SQLite", trials, trials // 10)):
-        costs = [_costs(name, trials + trials // 10, next(databases)) for _ in range(3)]
+        costs = [seconds_per_trial(name, trials + trials // 10, next(databases)) for _ in range(3)]
         width = max(trials // 20, 1)
         values = {
             OURS: min(median(cost[late - width : late + width]) for cost in costs) * 1e6,
@@ -129,7 +129,7 @@ def _core(url: str, trials: int) -> Callable[[], Any]:
     return delivered
 
 
-def _costs(where: str, trials: int, url: str) -> np.ndarray:
+def seconds_per_trial(where: str, trials: int, url: str) -> np.ndarray:
     """Seconds of each trial."""
     engine = sa.create_engine(url)
     factory: Any = (

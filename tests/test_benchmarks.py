@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.__main__ import GROUPS, group_workloads, main
 from benchmarks.report import amount, load, table_of, write_readme
-from benchmarks.runner import OURS, Fact, Target, Workload, measure
+from benchmarks.runner import OURS, Fact, Target, Workload, check, measure
 
 TINY = 0.01
 
@@ -16,10 +16,11 @@ TINY = 0.01
 def test_every_workload_runs_and_all_competitors_deliver_the_same_data(group, tmp_path):
     names = []
     for item in group_workloads(group, TINY, tmp_path):
-        result = measure(group, item, seconds=0.0)
-        names.append(result.name)
-        assert result.values[OURS] is not None
-        assert {target["to"] for target in result.targets} <= {*result.values, "seconds", "MB"}
+        values = item.values if isinstance(item, Fact) else item.competitors
+        if isinstance(item, Workload):
+            assert OURS in check(item)
+        names.append(item.name)
+        assert {target.to for target in item.targets} <= {*values, "seconds", "MB"}
     assert len(names) == len(set(names)) > 0
 
 
