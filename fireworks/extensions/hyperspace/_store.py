@@ -20,6 +20,7 @@ from fireworks.utils.exceptions import ConfigError
 
 __all__ = [
     "ENDED",
+    "HEAVY",
     "STATUSES",
     "artefacts",
     "as_value",
@@ -40,6 +41,8 @@ __all__ = [
 
 #: What can become of a run. `waiting`, `paused` and `running` go on; a run that ended stays as it is, for good.
 STATUSES = ("waiting", "paused", "running", "completed", "failed", "dead", "cancelled")
+#: Columns of a run that lists of runs do without.
+HEAVY = ("environment", "packages", "changes")
 ENDED = ("completed", "failed", "dead", "cancelled")
 
 metadata = sa.MetaData()

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import math
-import operator
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import sqlalchemy as sa
@@ -19,7 +14,10 @@ from fireworks.core._encoding import state_from_bytes
 from fireworks.core.message import Message
 from fireworks.extensions._claims import Claims
 from fireworks.extensions._database.errors import translated
+from fireworks.extensions.hyperspace._queries import MISSING, check_names, comparison, in_order
+from fireworks.extensions.hyperspace._records import Run, leaves, runs_of
 from fireworks.extensions.hyperspace._store import (
+    HEAVY,
     STATUSES,
     artefacts,
     as_value,
@@ -38,82 +36,7 @@ from fireworks.extensions.hyperspace.queue import RunQueue, with_values
 from fireworks.extensions.hyperspace.utils import drop_constant_columns, flatten, lists_to_tuples, unique_suffixes
 from fireworks.utils.exceptions import ConfigError, did_you_mean
 
-if TYPE_CHECKING:
-    from sqlalchemy.engine import RowMapping
-
-__all__ = ["Run", "Study", "Task", "results_comparison", "runs_of"]
-
-_COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
-    "==": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-    "in": lambda value, options: value in lists_to_tuples(options),
-}
-_HEAVY = ("environment", "packages", "changes")
-_MISSING = object()
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run as the database has it.
-
-    Attributes:
-        id: Its number.
-        task: The name of its task.
-        status: 'waiting', 'paused', 'running', 'completed', 'failed', 'dead' or 'cancelled'.
-        config: Its parameters; every default filled in once it was started.
-        original_config: What `config` was before something was filled in, or None where nothing was.
-        scenario: The scenario and its settings.
-        seed: What the generators were seeded with.
-        result: The quality metric, or several by name.
-        info: What else the scenario noted.
-        attempt: How many workers have had it.
-        error: The traceback of a run that failed, or why it is dead.
-        created, started, finished: Times, in UTC.
-        owner: The worker: host, process.
-        rerun_of: The run that it repeats.
-    """
-
-    id: int
-    task: str
-    status: str
-    config: dict[str, Any]
-    original_config: dict[str, Any] | None
-    scenario: dict[str, Any]
-    seed: int | None
-    result: Any
-    info: dict[str, Any]
-    attempt: int
-    error: str | None
-    created: datetime | None
-    started: datetime | None
-    finished: datetime | None
-    owner: str | None
-    rerun_of: int | None
-    _flat: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
-
-    @property
-    def seconds(self) -> float | None:
-        """How long the last attempt took, or None while there is no end."""
-        if self.started is None or self.finished is None:
-            return None
-        return (self.finished - self.started).total_seconds()
-
-    def flat(self) -> dict[str, Any]:
-        """Everything that a query can ask for, by dotted names: parameters as they are, `result`, `info.…`, `status`…
-
-        A parameter of the same name as one of these is found as `config.…`.
-        """
-        if not self._flat:
-            self._flat.update(_leaves("", self.config))
-            for part in ("config", "info", "scenario", "result"):
-                self._flat.update(_leaves(part, getattr(self, part)))
-            for part in ("id", "task", "status", "seed", "attempt", "error", "seconds"):
-                self._flat[part] = getattr(self, part)
-        return self._flat
+__all__ = ["Run", "Study", "Task", "results_comparison"]
 
 
 class Study:
@@ -176,7 +99,7 @@ class Study:
 
     def get_environment(self, run_id: int) -> dict[str, Any]:
         """What a run ran with: code, command, host; `packages` as pip reads them, `changes` as git shows them."""
-        query = sa.select(*(runs.c[name] for name in _HEAVY)).where(runs.c.study == self.study, runs.c.id == run_id)
+        query = sa.select(*(runs.c[name] for name in HEAVY)).where(runs.c.study == self.study, runs.c.id == run_id)
         self.get_run(run_id)
         (row,) = self._rows(query, f"reading run {run_id}")
         changes = (row.changes or b"").decode("utf-8", errors="replace")
@@ -246,14 +169,14 @@ class Study:
         if limit is not None and limit < 0:
             raise ValueError(f"expected a limit from 0 up, or None for all runs, got {limit}")
         query = flatten(query or {})
-        tests = {name: _comparison(name, wanted) for name, wanted in query.items()}
+        tests = {name: comparison(name, wanted) for name, wanted in query.items()}
         wanted = sa.true() if "status" in query else runs.c.status == "completed"
         candidates = self._runs(wanted if task is None else sa.and_(wanted, runs.c.task == task))
         by = [order] if isinstance(order, str) else list(order or [])
-        _check_names([*query, *(name.removeprefix("-") for name in by)], candidates)
-        found = [run for run in candidates if all(test(run.flat().get(name, _MISSING)) for name, test in tests.items())]
+        check_names([*query, *(name.removeprefix("-") for name in by)], candidates)
+        found = [run for run in candidates if all(test(run.flat().get(name, MISSING)) for name, test in tests.items())]
         for name in reversed(by):
-            found = _sorted(found, name.removeprefix("-"), name.startswith("-"))
+            found = in_order(found, name.removeprefix("-"), name.startswith("-"))
         return found[:limit]
 
     def find_runs(self, query: Mapping[str, Any] | None = None, **options: Any) -> list[int]:
@@ -424,8 +347,8 @@ def results_comparison(results: Sequence[Run], hide_const_cols: bool = True) -> 
     """
     rows = []
     for run in results:
-        given = {f"config.{name}" if _is_result(name) else name: leaf for name, leaf in _leaves("", run.config).items()}
-        row = {**given, **_leaves("result", run.result)}
+        given = {f"config.{name}" if _is_result(name) else name: leaf for name, leaf in leaves("", run.config).items()}
+        row = {**given, **leaves("result", run.result)}
         rows.append({name: lists_to_tuples(value) for name, value in row.items()})
     columns = list(dict.fromkeys(name for row in rows for name in row))
     columns.sort(key=_is_result)
@@ -442,47 +365,6 @@ def _is_result(name: str) -> bool:
     return name == "result" or name.startswith("result.")
 
 
-def _leaves(name: str, value: Any) -> dict[str, Any]:
-    """Values by dotted name, below `name`; numbers of numpy and torch as Python's. What collides stays as it is."""
-    if not isinstance(value, Mapping) or (name and not value):
-        return {name: _leaf(value)}
-    try:
-        flat = flatten(value)
-    except ValueError:  # {"a.b": 1, "a": {"b": 2}}: one such run must not hide all others
-        flat = {str(key): item for key, item in value.items()}
-    return {f"{name}.{key}" if name else key: _leaf(leaf) for key, leaf in flat.items()}
-
-
-def _leaf(value: Any) -> Any:
-    return value.item() if getattr(value, "ndim", None) == 0 else value
-
-
-def runs_of(connection: sa.Connection, where: sa.ColumnElement[bool]) -> list[Run]:
-    """The runs that match, by id, over an open connection."""
-    light = [column for column in runs.c if column.name not in _HEAVY]
-    query = sa.select(*light).where(where).order_by(runs.c.id)
-    return [_run(row) for row in connection.execute(query).mappings()]
-
-
-def _run(row: RowMapping) -> Run:
-    same = ("id", "task", "status", "seed", "attempt", "error", "owner", "rerun_of")
-    before = row["original_config"]
-    values: dict[str, Any] = {
-        "config": json.loads(row["config"]),
-        "original_config": None if before is None else json.loads(before),
-        "scenario": json.loads(row["scenario"]),
-        "result": from_text(row["result"]),
-        "info": from_text(row["info"]) or {},
-        **{name: row[name] for name in same},
-        **{name: _time(row[name]) for name in ("created", "started", "finished")},
-    }
-    return Run(**values)
-
-
-def _time(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
-
-
 def _artefact(kind: str, content: bytes) -> Any:
     if kind == "text":
         return content.decode("utf-8")
@@ -491,64 +373,9 @@ def _artefact(kind: str, content: bytes) -> Any:
     return state_from_bytes(content) if kind == "state" else content
 
 
-def _comparison(name: str, wanted: Any) -> Callable[[Any], bool]:
-    """The test that one entry of a query stands for. What a run lacks equals nothing and is neither more nor less."""
-    symbol, value = "==", wanted
-    if isinstance(wanted, tuple):
-        if len(wanted) != 2 or wanted[0] not in _COMPARISONS:
-            known = ", ".join(_COMPARISONS)
-            raise ValueError(f"{name!r}: expected a value or (comparison, value) with one of {known}, got {wanted!r}")
-        symbol, value = wanted
-    compare, value = _COMPARISONS[symbol], lists_to_tuples(value)
-
-    def test(found: Any) -> bool:
-        if found is _MISSING:
-            return symbol == "!="
-        if _is_nan(found) and _is_nan(value):
-            return symbol in ("==", "<=", ">=")
-        try:
-            return bool(compare(lists_to_tuples(found), value))
-        except (TypeError, ValueError, RuntimeError):  # text beside a number, an array or a tensor beside anything
-            return symbol == "!="
-
-    return test
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
-
-
-def _check_names(names: Sequence[str], candidates: Sequence[Run]) -> None:
-    known = {name for run in candidates for name in run.flat()}
-    unknown = [name for name in names if name not in known]
-    if candidates and unknown:
-        hints = " ".join(f"no run has {name!r}{did_you_mean(name, known) or '.'}" for name in unknown)
-        raise KeyError(f"{hints} Names: {', '.join(sorted(known))}")
-
-
-def _sorted(found: list[Run], name: str, descending: bool) -> list[Run]:
-    """By one name, equal ones as they were; runs that lack it, or have None or NaN there, last."""
-
-    def has_value(run: Run) -> bool:
-        value = run.flat().get(name)
-        return value is not None and not _is_nan(value)
-
-    with_value = sorted(filter(has_value, found), key=lambda run: _rank(run.flat()[name]), reverse=descending)
-    return [*with_value, *(run for run in found if not has_value(run))]
-
-
-def _rank(value: Any) -> tuple[Any, ...]:
-    """What orders values of several kinds: numbers, then lists by their elements, then the rest as text."""
-    if isinstance(value, (int, float)):
-        return 0, value
-    if isinstance(value, (list, tuple)):
-        return 1, tuple(_rank(item) for item in value)
-    return 2, type(value).__name__, str(value)
-
-
 def _comparable(run: Run) -> dict[str, Any]:
     named = {name: getattr(run, name) for name in ("task", "seed", "status", "scenario", "config", "info", "result")}
-    return {key: leaf for name, value in named.items() for key, leaf in _leaves(name, value).items()}
+    return {key: leaf for name, value in named.items() for key, leaf in leaves(name, value).items()}
 
 
 def _differ(first: Mapping[str, Any], second: Mapping[str, Any], name: str) -> bool:

@@ -18,9 +18,10 @@ from fireworks.extensions._factory.columns import plain_row
 from fireworks.extensions._factory.generators import GridGenerator, RandomGenerator
 from fireworks.extensions._factory.protocol import Proposer, TrialRecord
 from fireworks.extensions._factory.spaces import Dimension, as_space
+from fireworks.extensions.hyperspace._records import runs_of
 from fireworks.extensions.hyperspace._store import ENDED, checked_config, proposals, runs
 from fireworks.extensions.hyperspace.queue import RunQueue, with_values
-from fireworks.extensions.hyperspace.results import Run, results_comparison, runs_of
+from fireworks.extensions.hyperspace.results import Run, results_comparison
 from fireworks.extensions.hyperspace.utils import flatten
 from fireworks.utils._watching import somebody_watches
 from fireworks.utils.exceptions import EndHyperparameterOptimization

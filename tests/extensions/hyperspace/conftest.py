@@ -76,6 +76,7 @@ class Resumable(Scenario):
         state = {**state, "starts": [*state["starts"], state["step"]]}
         for step in range(state["step"], params["steps"]):
             self.log_scalar("step", step)
+            time.sleep(params.get("pause", 0))
             state = {**state, "step": step + 1}
             self.run.checkpoint(state)
             if step + 1 == params.get("stop_at") and len(state["starts"]) == 1:

@@ -3,6 +3,7 @@
 import os
 import random
 from collections import Counter
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -43,18 +44,26 @@ def test_8_workers_do_500_runs_once_each(folder, study):
 
 
 def test_workers_killed_at_random_moments_lose_nothing_and_repeat_nothing(folder, study):
-    folder.queue.submit_many("resumable", [{"steps": 6}] * 12)
+    folder.queue.submit_many("resumable", [{"steps": 6, "pause": 0.05}] * 12)
     random_moments = random.Random(5)
     options = ("--lease", 1.5, "--max-attempts", 1000)
     workers = [folder.start_worker(*options) for _ in range(3)]
-    for killed in range(4):
-        seen = len(column(folder, points.c.run))
-        goal = min(seen + random_moments.randrange(1, 15), 65)
-        folder.wait_for(lambda goal=goal: len(column(folder, points.c.run)) >= goal)
-        random_moments.choice(workers[killed:]).kill()
+
+    def busy():
+        with folder.queue.engine.connect() as connection:
+            owners = connection.execute(sa.select(runs.c.owner).where(runs.c.status == "running")).scalars()
+            pids = {int(owner.split(":")[1]) for owner in owners}
+        return [worker for worker in workers if worker.pid in pids and worker.is_alive()]
+
+    for _ in range(4):
+        goal = min(len(column(folder, points.c.run)) + random_moments.randrange(1, 12), 60)
+        folder.wait_for(lambda goal=goal: len(column(folder, points.c.run)) >= goal and busy())
+        for worker in random_moments.sample(alive := busy(), min(1, len(alive))):
+            worker.kill()
         workers.append(folder.start_worker(*options))
     folder.wait_for(lambda: folder.queue.counts()["completed"] == 12)
 
+    assert max(column(folder, runs.c.attempt)) > 1
     for run in study.fetch_results():
         assert run.result == 6 and run.info["starts"] == sorted(run.info["starts"]), run
         assert len(run.info["starts"]) <= run.attempt
@@ -83,8 +92,11 @@ def test_a_lease_goes_by_the_clock_of_the_database_however_wrong_those_of_the_wo
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
 def test_runs_outlive_a_restart_of_the_database_server(kind, tmp_path):
     marker = tmp_path / "marker"
-    with private_server(kind) as server:
-        folder = Folder(tmp_path, server.url)
+    with (
+        private_server(kind) as server,
+        closing(Folder(tmp_path, server.url)) as folder,
+        closing(Study("study", server.url)) as study,
+    ):
         long = folder.queue.submit("resumable", {"steps": 3, "stop_at": 2, "how": "hang until", "marker": str(marker)})
         folder.queue.submit_many("add", [{"a": a} for a in range(30)])
         worker = folder.start_worker("--processes", 3)
@@ -96,10 +108,7 @@ def test_runs_outlive_a_restart_of_the_database_server(kind, tmp_path):
         server.start()
         folder.wait_for(lambda: folder.queue.counts()["completed"] == 31)
 
-        study = Study("study", server.url)
         found = {run.id: run.result for run in study.fetch_results(task="add")}
         assert found == {long + 1 + a: a + 10 for a in range(30)}
         run = study.get_run(long)
         assert (run.result, run.attempt, list(study.metrics_for_run(long)["value"])) == (3, 1, [0, 1, 2])
-        study.close()
-        folder.close()

@@ -63,6 +63,9 @@ class WorkerProcess:
         """What it has written to the terminal so far."""
         return self._said.read_text(encoding="utf-8") if self._said.exists() else ""
 
+    def is_alive(self):
+        return self._process.is_alive()
+
     def send_signal(self, number):
         os.kill(self.pid, number)
 
