@@ -81,7 +81,7 @@ def _run(options: Any) -> int:
             for result in run_group(group, items, options.seconds, clock):
                 results.append(result)
                 print(report.lines_of(result), flush=True)
-    report.save(options.json, results, conditions)
+                report.save(options.json, results, conditions)
     if options.record:
         report.save(HERE / "results.json", results, conditions)
         report.write_readme(HERE / "README.md", report.table_of(results, titles, conditions))

@@ -62,7 +62,7 @@ def _picture(path: Path, title: str, size_name: str, points: list[Point]) -> Non
     plt.close(figure)
 
 
-def best(run: Callable[[], Any], rounds: int = 7, at_least: float = 0.005) -> float:
+def best(run: Callable[..., Any], rounds: int = 7, at_least: float = 0.005) -> float:
     """Seconds of the quickest of several calls; quick ones are repeated within a round."""
     run()
     calls, fastest = 1, float("inf")
