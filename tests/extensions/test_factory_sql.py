@@ -76,6 +76,24 @@ def test_a_second_factory_goes_on_with_the_search_of_the_first(engine):
     assert second.read()[0].to_dict() == {"id": [1, 2, 3], "x": [0, 1, 2]}
 
 
+def test_a_trial_that_is_taken_over_hides_none_that_came_before_it(engine):
+    def make(seconds):
+        return make_factory(engine, generator=GridGenerator({"x": range(4)}), lease=timedelta(seconds=seconds))
+
+    alive, lost = make(120), make(30)
+    alive.exchange([], ask=True)
+    late = make(120)  # knows of one
+    alive.exchange([], ask=True)
+    lost.exchange([], ask=True)
+    with lost._claims.transaction() as connection:
+        lost._claims.prolong(-60, connection=connection)
+    taken, new = late.exchange([], ask=True), late.exchange([], ask=True)
+    for factory in (alive, lost, late):
+        factory._claims.close()
+
+    assert (taken.id, taken.attempt, taken.params, new.params) == (3, 2, {"x": 2}, {"x": 3})
+
+
 def test_a_search_goes_on_with_the_rows_of_given_tables(engine):
     params_table = create_table("runs", {"x": int, "depth": int})
     metrics_tables = {"loss": create_table("losses", {"loss": float})}

@@ -387,8 +387,10 @@ class SQLFactory(Factory):
             return None
         row = state_from_json(claim.row["params"])
         params = one_row(row) if claim.row["form"] == "message" else row
+        taken = self._hold(Assignment(claim.id, params, row, claim.attempt, claim))
+        self.sync()  # before the board has this one: it reads on behind the last that it knows
         self._board.put(TrialRecord(claim.id, row, "running"))
-        return self._hold(Assignment(claim.id, params, row, claim.attempt, claim))
+        return taken
 
     def _proposal(self) -> tuple[Any, dict[str, Any], str] | None:
         """What the generator proposes next, as it is, as a row, and as text; None when it has ended the search."""
