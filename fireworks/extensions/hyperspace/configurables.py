@@ -126,10 +126,16 @@ class Configurable(metaclass=RegisteredAbstractMeta):
             if parameter.default is not parameter.empty
         }
 
-    @classmethod
-    def get_default_values(cls) -> dict[str, Any]:
-        """Another name of `get_default_config`."""
-        return cls.get_default_config()
+    #: Another name of `get_default_config`; a class may define either.
+    get_default_values = get_default_config
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        names = {"get_default_config", "get_default_values"} & vars(cls).keys()
+        if len(names) == 1:  # the class defines one of them; the other must not be that of its base
+            (defined,) = names
+            (other,) = {"get_default_config", "get_default_values"} - names
+            setattr(cls, other, vars(cls)[defined])
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Any:

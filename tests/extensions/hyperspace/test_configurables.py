@@ -240,3 +240,25 @@ def test_another_class_name_replaces_the_subtree():
 def test_a_plain_value_replaces_a_subtree_and_the_other_way_round():
     assert update_config({"a": {"b": 1}}, {"a": 2}) == {"a": 2}
     assert update_config({"a": 2}, {"a": {"b": 1}}) == {"a": {"b": 1}}
+
+
+def test_defaults_may_come_from_either_name_of_the_method(kit):
+    class Cosine(kit.TrainingSchedule):
+        @classmethod
+        def get_default_values(cls):
+            return {"epochs": 5}
+
+    class Warm(Cosine):
+        @classmethod
+        def get_default_config(cls):
+            return {**super().get_default_config(), "warm": 1}
+
+    class Warmer(Warm):
+        @classmethod
+        def get_default_values(cls):
+            return {**super().get_default_values(), "warm": 2}
+
+    assert Cosine.get_default_config() == Cosine.get_default_values() == {"epochs": 5}
+    assert Warm.get_default_config() == Warm.get_default_values() == {"epochs": 5, "warm": 1}
+    filled = fill_in_defaults({"className": "Warmer"}, "TrainingSchedule")
+    assert filled == {"className": "Warmer", "epochs": 5, "warm": 2}
