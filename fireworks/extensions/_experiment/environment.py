@@ -33,9 +33,13 @@ class Environment(NamedTuple):
     diff: bytes
 
 
-def read_environment() -> Environment:
-    """Look at everything; what cannot be found out is None, or says why."""
-    git, diff = _git()
+def read_environment(code: Path | None = None) -> Environment:
+    """Look at everything; what cannot be found out is None, or says why.
+
+    Args:
+        code: The folder of the code that counts; that of the script, or else the current one, by default.
+    """
+    git, diff = _git(_code_folders() if code is None else [code])
     record = {
         "command": [_without_password(argument) for argument in sys.orig_argv],
         "folder": os.getcwd(),
@@ -60,9 +64,9 @@ def _without_password(argument: str) -> str:
 # --- code ------------------------------------------------------------------------------------------------------------
 
 
-def _git() -> tuple[dict[str, Any] | None, bytes]:
+def _git(folders: list[Path]) -> tuple[dict[str, Any] | None, bytes]:
     """The commit of the code that runs, and what differs from it; None where there is no repository."""
-    for folder in _code_folders():
+    for folder in folders:
         try:
             return _git_of(folder)
         except subprocess.CalledProcessError as error:

@@ -29,7 +29,7 @@ class Run:
         status: 'waiting', 'paused', 'running', 'completed', 'failed', 'dead' or 'cancelled'.
         config: Its parameters; every default filled in once it was started.
         original_config: What `config` was before something was filled in, or None where nothing was.
-        scenario: The scenario and its settings.
+        scenario: The scenario and its settings: with every default, once the run was started.
         seed: What the generators were seeded with.
         result: The quality metric, or several by name.
         info: What else the scenario noted.

@@ -161,9 +161,11 @@ class QueuedRun(LocalRun):
         if self._unwritten:
             connection.execute(points.insert(), self._unwritten)
 
-    def start(self, config: Mapping[str, Any], seed: int, environment: Mapping[str, Any]) -> None:
+    def start(
+        self, scenario: Mapping[str, Any], config: Mapping[str, Any], seed: int, environment: Mapping[str, Any]
+    ) -> None:
         """Record what runs, before it does."""
-        values = {"config": config_text(config), "seed": seed, **environment}
+        values = {"scenario": config_text(scenario), "config": config_text(config), "seed": seed, **environment}
         if self._claim.row["original_config"] is None and json.loads(self._claim.row["config"]) != config:
             values["original_config"] = self._claim.row["config"]
         update = runs.update().where(runs.c.id == self._claim.id).values(**values)
@@ -290,10 +292,11 @@ def _attempt(order: Order, claims: Claims, stop: threading.Event) -> int:
     flusher = threading.Thread(target=keep_flushing, daemon=True)
     try:
         importlib.import_module(order.module)
-        scenario: Scenario = Scenario.from_config(json.loads(row["scenario"]))
+        settings = fill_in_defaults(json.loads(row["scenario"]), "Scenario")
+        scenario: Scenario = Scenario.from_config(settings)
         config = fill_in_defaults(json.loads(row["config"]))
         seed = random.SystemRandom().randrange(2**32) if row["seed"] is None else int(row["seed"])
-        handle.start(config, seed, order.environment)
+        handle.start(settings, config, seed, order.environment)
         flusher.start()
         outcome = scenario.execute(config, seed=seed, run=handle)
         handle.end("completed", outcome)

@@ -296,17 +296,22 @@ def _kill_group(process: Any) -> None:
 
 def _environment(module: str) -> dict[str, Any]:
     """Columns of a run: what it runs with."""
-    found = read_environment()
+    found = read_environment(_folder(module))
     record = {**found.record, "source": _source_hash(module)}
     return {"environment": to_text(record), "packages": found.packages, "changes": found.diff}
 
 
+def _folder(module: str) -> Path | None:
+    """Where the scenarios are; None where they come from no file."""
+    file = sys.modules[module].__file__
+    return None if file is None else Path(file).resolve().parent
+
+
 def _source_hash(module: str) -> str:
     """SHA-256 over the project's own modules that are loaded: those beside or below the one with the scenarios."""
-    top = sys.modules[module].__file__
-    if top is None:
+    folder = _folder(module)
+    if folder is None:
         return ""
-    folder = Path(top).resolve().parent
     loaded = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
     files = {Path(name).resolve() for name in loaded if name is not None}
     own = sorted(file for file in files if file.is_relative_to(folder) and file.suffix == ".py" and file.is_file())

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import threading
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from fireworks.extensions.hyperspace._run_process import Order, QueuedRun
 from fireworks.extensions.hyperspace.results import Study
 from fireworks.utils.exceptions import LeaseLostError
+from tests.extensions.hyperspace.worker_process import from_a_checkout
 
 
 @pytest.fixture
@@ -64,6 +66,35 @@ def test_a_worker_records_everything_about_its_runs(folder, study):
 
     environment = study.get_environment(number)
     assert len(environment["source"]) == 64 and environment["host"] and "torch==" in environment["packages"]
+
+
+def test_a_run_records_the_defaults_of_its_scenario(sqlite_folder, sqlite_study):
+    (sqlite_folder.tasks / "plain.json").write_text('{"Scenario": {"className": "Add"}}')
+    number = sqlite_folder.queue.submit("plain", {"a": 1})
+    assert sqlite_study.get_run(number).scenario == {"className": "Add"}
+    sqlite_folder.work()
+
+    assert sqlite_study.get_run(number).scenario == {"className": "Add", "offset": 0}
+
+
+def test_a_run_records_the_commit_of_its_scenarios_wherever_the_worker_is_installed(sqlite_folder, sqlite_study):
+    def git(*arguments):
+        identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+        command = ["git", "-C", str(sqlite_folder.path), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init")
+    git("add", "scenarios.py")
+    git("commit", "-m", "Begin")
+    with open(sqlite_folder.path / "scenarios.py", "a") as file:
+        file.write("# not committed\n")
+    number = sqlite_folder.queue.submit("add", {"a": 1})
+    worker = sqlite_folder.start_worker("--until-empty", before=from_a_checkout)
+    assert worker.wait() == 0, worker.said
+
+    environment = sqlite_study.get_environment(number)
+    assert environment["git"]["commit"] == git("rev-parse", "HEAD")
+    assert "+# not committed" in environment["changes"]
 
 
 def test_a_failed_run_keeps_its_traceback_and_its_output(folder, study):

@@ -8,6 +8,7 @@ import time
 import uuid
 from multiprocessing import forkserver, resource_tracker
 
+from fireworks.extensions import hyperspace
 from fireworks.extensions.hyperspace.worker import main
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -25,6 +26,11 @@ def _live(folder, arguments, said, before):
     if before is not None:
         before()
     sys.exit(main(arguments))
+
+
+def from_a_checkout():
+    """The script that was started is in a repository of its own, as in an editable installation."""
+    sys.modules["__main__"].__file__ = hyperspace.__file__
 
 
 def an_hour_late():
