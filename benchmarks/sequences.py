@@ -54,7 +54,7 @@ def _iterating(path: Path) -> Iterator[Workload]:
         return lambda: _digest(ours_by_batch())
 
     def ours_by_row() -> Iterator[tuple[str, str]]:
-        rows = iter(BioSeqPipe(path))
+        rows = (row for row in BioSeqPipe(path))  # `iter` of a pipe starts it over
         while some := list(islice(rows, 1000)):
             batch = cat(some)
             yield from zip(batch["ids"], batch["sequences"], strict=True)
