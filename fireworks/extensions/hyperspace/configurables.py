@@ -209,7 +209,7 @@ def fill_in_defaults(params: Mapping[str, Any], factory_name: str | None = None)
         params: One component (with `factory_name`), or parameters among which components are found by their
             `className`. The key tells the registry: its name, as it is or in lower case with underscores
             (`training_schedule` for `TrainingSchedule`). Under another key the class must be of one registry only.
-        factory_name: The registry that `params` itself is a component of.
+        factory_name: The registry that `params` itself is a component of; found by its `className` otherwise.
 
     Returns:
         A new dict; `params` is left as it is.
@@ -228,7 +228,7 @@ def fill_in_defaults(params: Mapping[str, Any], factory_name: str | None = None)
     """
     problems: list[str] = []
     if factory_name is None:
-        filled = {key: _fill(value, _registry_for(key), str(key), problems) for key, value in params.items()}
+        filled = _fill(params, None, "", problems)
     elif factory_name in factories:
         filled = _fill_component(params, factories[factory_name], "", problems)
     else:
@@ -292,7 +292,7 @@ def _fill(value: Any, registry: RegisteredAbstractMeta | None, path: str, proble
         return copy.deepcopy(value)
     if CLASS_NAME in value or registry is not None:
         return _fill_component(value, registry or _registry_with(value[CLASS_NAME], path, problems), path, problems)
-    return {key: _fill(item, _registry_for(key), f"{path}.{key}", problems) for key, item in value.items()}
+    return {key: _fill(item, _registry_for(key), f"{path}.{key}".lstrip("."), problems) for key, item in value.items()}
 
 
 def _fill_component(
@@ -376,15 +376,16 @@ def _with_underscores(name: str) -> str:
 
 def _registry_with(name: Any, path: str, problems: list[str]) -> RegisteredAbstractMeta | None:
     """The one registry that has a class of this name."""
-    having = [registry for registry in factories.values() if name in registry.subclass_registry]
+    where = f"{path}: " if path else ""
+    having = [registry for registry in factories.values() if name in list(registry.subclass_registry)]
     if len(having) == 1:
         return having[0]
     if having:
         found = " and ".join(registry.__name__ for registry in having)
-        problems.append(f"{path}: {found} each have a class {name!r}; call the key by the registry that is meant")
+        problems.append(f"{where}{found} each have a class {name!r}; call the key by the registry that is meant")
     else:
         known = sorted({name for registry in factories.values() for name in registry.subclass_registry})
-        problems.append(f"{path}: no registry has a class {name!r}{did_you_mean(str(name), known)}")
+        problems.append(f"{where}no registry has a class {name!r}{did_you_mean(str(name), known)}")
     return None
 
 

@@ -262,3 +262,12 @@ def test_defaults_may_come_from_either_name_of_the_method(kit):
     assert Warm.get_default_config() == Warm.get_default_values() == {"epochs": 5, "warm": 1}
     filled = fill_in_defaults({"className": "Warmer"}, "TrainingSchedule")
     assert filled == {"className": "Warmer", "epochs": 5, "warm": 2}
+
+
+def test_a_component_gets_its_defaults_also_where_nobody_names_its_registry(kit):
+    filled = fill_in_defaults({"className": "Dense", "size": 1})
+    assert filled == {"className": "Dense", "bias": True, "size": 1}
+    with pytest.raises(ConfigError, match=r"^no registry has a class 'Dens'; did you mean 'Dense'"):
+        fill_in_defaults({"className": "Dens"})
+    with pytest.raises(ConfigError, match=r"^part: no registry has a class \['Dense'\]"):
+        fill_in_defaults({"part": {"className": ["Dense"]}})
