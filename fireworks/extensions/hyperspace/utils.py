@@ -84,10 +84,14 @@ def unique_suffixes(names: Iterable[str], separator: str = ".") -> dict[str, str
 def lists_to_tuples(value: Any) -> Any:
     """The value with every list in it, at any depth, as a tuple, so that it can be compared, counted and hashed.
 
+    A dict stays one, which nothing can hash; the lists in it become tuples too.
+
     Example:
         >>> lists_to_tuples([1, [2, 3]])
         (1, (2, 3))
     """
+    if isinstance(value, Mapping):
+        return {key: lists_to_tuples(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return tuple(lists_to_tuples(item) for item in value)
     return value

@@ -61,6 +61,7 @@ def test_a_name_given_twice_has_no_unique_ending():
 def test_lists_become_tuples_at_every_depth():
     assert lists_to_tuples([1, [2, (3, [4])]]) == (1, (2, (3, (4,))))
     assert lists_to_tuples("ab") == "ab"
+    assert lists_to_tuples([{"a": [1, {"b": [2]}]}]) == ({"a": (1, {"b": (2,)})},)
 
 
 @pytest.mark.parametrize(
