@@ -95,7 +95,7 @@ def tune(
             every past run of the task as a trial: also those that failed, and those that are pending.
         n_runs: How many runs there are to be in all, in whatever state; those on record count.
         params: What all runs have in common.
-        objective: 'result', or the dotted name of one of several results.
+        objective: 'result', or the dotted name of one of several results: 'accuracy' or 'result.accuracy'.
         direction: 'minimize' or 'maximize'.
         parallel: How many runs may wait or run at the same time. Fewer inform the generator better.
         priority: Of the runs; higher ones go first.
@@ -161,9 +161,10 @@ class _Search:
         self.queue, self.task, self.space = queue, task, as_space(space)
         self.params = checked_config(params, "the parameters that all runs have in common")
         with_values(self.params, dict.fromkeys(self.space))  # fails now if a name leads nowhere
-        self.objective, self.direction, self.n_runs = objective, direction, n_runs
+        self.objective = objective.removeprefix("result.")  # as queries call it
+        self.direction, self.n_runs = direction, n_runs
         self.parallel, self.priority = parallel, priority
-        self.generator = _made(generator, self.space, objective, direction)
+        self.generator = _made(generator, self.space, self.objective, direction)
         self.is_over = False  # whether the generator or the number of runs has ended it
         self._board, self._states = Blackboard(), dict[int, str]()
         self._base = self._without_space(self.params)

@@ -114,13 +114,14 @@ def test_generators_are_made_by_name_or_class(sqlite_folder, generator):
     assert all(space["model.rate"].contains(run.config["model"]["rate"]) for run in found.runs)
 
 
-def test_one_of_several_results_is_the_objective_and_runs_without_it_are_not_the_best(sqlite_folder):
+@pytest.mark.parametrize("objective", ["accuracy", "result.accuracy"])
+def test_one_of_several_results_is_the_objective_and_runs_without_it_are_not_the_best(sqlite_folder, objective):
     queue = sqlite_folder.queue
     results = ['{"accuracy": 0.5, "loss": 1}', '{"loss": 0}', '{"accuracy": 0.75}', "3"]
     tune(queue, "add", {"a": [0, 1, 2, 3]}, "grid", 4, wait=False)
     run_here(queue, lambda config: results[config["a"]])
 
-    found = tune(queue, "add", {"a": [0, 1, 2, 3]}, "tpe", 4, objective="accuracy", direction="maximize")
+    found = tune(queue, "add", {"a": [0, 1, 2, 3]}, "tpe", 4, objective=objective, direction="maximize")
 
     assert found.best.config == {"a": 2} and [run.config["a"] for run in found.runs] == [0, 1, 2, 3]
     assert list(found.table().index[:2]) == [3, 1]
