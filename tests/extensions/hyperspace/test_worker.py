@@ -245,7 +245,7 @@ def test_a_late_worker_whose_lease_was_taken_writes_nothing(folder, study):
     for write in (
         lambda: handle.checkpoint({"step": 99}),
         lambda: handle.end("completed"),
-        lambda: handle.start({}, 1, {}),
+        lambda: handle.start({}, {}, 1, {}),
     ):
         with pytest.raises(LeaseLostError):
             write()
