@@ -134,6 +134,8 @@ def _line(run: Run) -> dict[str, Any]:
 
 
 def _table(frame: pd.DataFrame) -> str:
+    texts = frame.select_dtypes(["object", "str"]).columns
+    frame = frame.assign(**{name: frame[name].where(frame[name].notna(), "") for name in texts})
     return frame.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.6g}")
 
 

@@ -24,7 +24,7 @@ from fireworks.extensions.hyperspace.queue import RunQueue, with_values
 from fireworks.extensions.hyperspace.results import Run, results_comparison
 from fireworks.extensions.hyperspace.utils import flatten
 from fireworks.utils._watching import somebody_watches
-from fireworks.utils.exceptions import EndHyperparameterOptimization
+from fireworks.utils.exceptions import EndHyperparameterOptimization, did_you_mean
 
 if TYPE_CHECKING:
     from tqdm.std import tqdm
@@ -109,7 +109,7 @@ def tune(
     Raises:
         FileNotFoundError: There is no such task.
         ConfigError: The space leads through something that is no dict.
-        ValueError: `n_runs`, `parallel` or the direction make no sense.
+        ValueError: `n_runs`, `parallel` or the direction make no sense, or runs complete and none has the objective.
 
     Example:
         >>> import json, pathlib, tempfile
@@ -224,6 +224,16 @@ class _Search:
             if self._states.get(run.id) != run.status:
                 self._board.put(self._record(run))
                 self._states[run.id] = run.status
+        self._check_objective([_numbers(run) for run in past if run.status == "completed"])
+
+    def _check_objective(self, results: list[dict[str, float]]) -> None:
+        """A misspelt objective is told by the first run that completes, and not when all have been spent."""
+        known = sorted({name for numbers in results for name in numbers})
+        if known and self.objective not in known:
+            raise ValueError(
+                f"no completed run of {self.task!r} has a result {self.objective!r}"
+                f"{did_you_mean(self.objective, known)}; there are: {', '.join(known)}"
+            )
 
     def _record(self, run: Run) -> TrialRecord:
         submitted = _submitted(run)

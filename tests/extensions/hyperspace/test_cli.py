@@ -6,9 +6,10 @@ import re
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
-from fireworks.extensions.hyperspace.cli import main
+from fireworks.extensions.hyperspace.cli import _table, main
 from fireworks.extensions.hyperspace.queue import RunQueue
 
 
@@ -149,3 +150,9 @@ def test_the_commands_run_as_programs(sqlite_folder):
     assert "run 1 of add is completed" in worker.stderr and "Warning" not in worker.stderr
     shown = subprocess.run([*run, *place, "results", "add"], check=True, **options)
     assert shown.stdout.split()[-2:] == ["5", "15"]
+
+
+def test_a_table_shows_what_is_missing_as_blank_in_text_and_in_numbers():
+    frame = pd.DataFrame({"text": ["a", None], "number": [1.5, None], "mixed": pd.Series([True, None], dtype=object)})
+
+    assert "None" not in _table(frame) and "nan" not in _table(frame)

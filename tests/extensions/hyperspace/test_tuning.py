@@ -127,6 +127,16 @@ def test_one_of_several_results_is_the_objective_and_runs_without_it_are_not_the
     assert list(found.table().index[:2]) == [3, 1]
 
 
+def test_a_misspelt_objective_is_told_once_a_run_has_completed(sqlite_folder):
+    queue = sqlite_folder.queue
+    tune(queue, "add", {"a": [0, 1, 2]}, "grid", 3, parallel=1, wait=False)
+    run_here(queue, lambda config: '{"accuracy": 0.5, "loss": 1}')
+
+    with pytest.raises(ValueError, match="no completed run of 'add' has a result 'accurcy'; did you mean 'accuracy'"):
+        tune(queue, "add", {"a": [0, 1, 2]}, "grid", 3, objective="accurcy")
+    assert queue.counts()["waiting"] == 0
+
+
 def test_what_makes_no_sense_is_refused_before_anything_is_submitted(sqlite_folder):
     queue = sqlite_folder.queue
     with pytest.raises(ValueError, match="expected n_runs and parallel from 1 up, got 0 and 4"):
