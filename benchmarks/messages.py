@@ -82,15 +82,23 @@ def _gathers(columns: dict[str, Any]) -> Iterator[Workload]:
     ):
         message = Message(columns)  # anew: .df changes how the frame is kept
 
+        def raw_tensors(index: Any = index) -> dict[str, Any]:
+            at = np.asarray(index)
+            return {"x": torch.from_numpy(x.numpy().take(at, 0)), "y": torch.from_numpy(y.numpy().take(at, 0))}
+
         def raw(index: Any = index) -> dict[str, Any]:
             at = np.asarray(index)
-            tensors = {"x": torch.from_numpy(x.numpy().take(at, 0)), "y": torch.from_numpy(y.numpy().take(at, 0))}
-            return tensors | {"s": s.take(at), "f": f.take(at)}
+            return raw_tensors(at) | {"s": s.take(at), "f": f.take(at)}
 
         def pandas(index: Any = index) -> dict[str, Any]:
             return {"x": x[index], "y": y[index], "df": frame.take(index)}
 
         def text_read(message: Message = message, index: Any = index) -> Any:
+            batch = message[index]
+            batch.array("s")
+            return batch
+
+        def series_read(message: Message = message, index: Any = index) -> Any:
             batch = message[index]
             batch["s"]
             return batch
@@ -100,13 +108,15 @@ def _gathers(columns: dict[str, Any]) -> Iterator[Workload]:
             assert batch.df is not None
             return batch
 
-        peers = {RAW: raw, PANDAS: pandas, TENSORDICT: None if td is None else lambda index=index: td[index]}
+        peers = {RAW: raw, f"{RAW}, tensors only": raw_tensors}
+        peers |= {PANDAS: pandas, TENSORDICT: None if td is None else lambda index=index: td[index]}
         yield Workload(
             f"gather, {kind} index",
             {OURS: lambda message=message, index=index: message[index], **peers},
             [Target(limit, TENSORDICT)],
         )
         yield Workload(f"gather, {kind} index, text read", {OURS: text_read, **peers}, [Target(0.45, TENSORDICT)])
+        yield Workload(f"gather, {kind} index, text read as a Series", {OURS: series_read, **peers})
         yield Workload(f"gather, {kind} index, .df read", {OURS: frame_read, **peers}, [Target(1.1, PANDAS)])
 
 

@@ -74,9 +74,10 @@ def _gather(tensor: torch.Tensor, positions: Any) -> torch.Tensor:
         and not tensor.requires_grad
         and tensor.dtype in NUMPY_DTYPES
         and tensor.layout is torch.strided
-        and positions.size * max(1, tensor.stride(0)) <= SMALL_GATHER
     ):
-        return torch.from_numpy(tensor.numpy().take(positions, 0))
+        array = tensor.numpy()
+        if positions.size * array.strides[0] <= SMALL_GATHER * array.itemsize:
+            return torch.from_numpy(array.take(positions, 0))
     rows = torch.from_numpy(positions).to(tensor.device)
     if tensor.dtype in _STAND_INS:
         return torch.index_select(movable(tensor), 0, rows).view(tensor.dtype)
@@ -183,11 +184,29 @@ def from_frame(frame: pd.DataFrame) -> tuple[dict[str, Array], dict[str, Any]]:
     return arrays, dtypes
 
 
-def to_series(array: Array, dtype: Any) -> pd.Series:
+def to_series(array: Array, dtype: Any, name: str | None = None) -> pd.Series:
     """The column as a Series that shares the array where it can; only copies of it may be handed out."""
-    if isinstance(array, np.ndarray) and array.dtype == OBJECT:
-        return pd.Series(array, dtype=dtype, copy=False) if dtype is not UNKNOWN else pd.Series(array)
-    return pd.Series(array, copy=False)
+    return pd.Series(_pandas_values(array, dtype), copy=False, name=name)
+
+
+def to_frame(arrays: Mapping[str, Array], dtypes: Mapping[str, Any]) -> pd.DataFrame:
+    """All columns as a DataFrame with memory of its own."""
+    columns = {name: _pandas_values(array.copy(), dtypes[name]) for name, array in arrays.items()}
+    return pd.DataFrame(columns, copy=False)
+
+
+def _pandas_values(array: Array, dtype: Any) -> Array | pd.Series:
+    """What pandas makes a column of: objects with the dtype that is known, since guessing takes it longer."""
+    if not isinstance(array, np.ndarray) or array.dtype != OBJECT:
+        return array
+    if dtype is UNKNOWN:
+        if pd.api.types.infer_dtype(array, skipna=False) != "string":
+            return pd.Series(array)
+        dtype = TEXT
+    if dtype == OBJECT:
+        return pd.Series(array, dtype=OBJECT, copy=False)
+    values: ExtensionArray = dtype.construct_array_type()._from_sequence(array, dtype=dtype)
+    return values
 
 
 def to_tensor(values: Any, name: str) -> torch.Tensor:
@@ -266,6 +285,16 @@ def _some(values: Iterable[Any]) -> str:
 
 def _no_tensor(name: str, reason: str) -> ConversionError:
     return ConversionError(f"column {name!r} {reason}, so it cannot become a tensor; convert it with map() first")
+
+
+def tensor_values(tensor: torch.Tensor, name: str) -> np.ndarray:
+    """A tensor column as a numpy array, which shares its memory where it can."""
+    try:
+        return tensor.numpy(force=True)
+    except TypeError:
+        raise ConversionError(
+            f"column {name!r} is of {tensor.dtype}, for which numpy has no type; convert it with map() first"
+        ) from None
 
 
 def from_tensor(tensor: torch.Tensor) -> tuple[Array, Any]:

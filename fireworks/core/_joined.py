@@ -1,9 +1,9 @@
 """Rows of several messages as one: what `append` and `cat` give, before anybody looks at a column.
 
 Joining rows once costs what the rows cost. Appending to the result again and again would be quadratic, so the rows of a
-message that nobody has looked at stay here: tensors in memory with room for more, the arrays of a frame column in a
-list. The next append to the newest message puts its rows behind these. A message that is looked at takes its rows out
-and has them for itself: the memory if no other message of these rows is left, else a copy.
+message that nobody has looked at stay here, the parts of each column in a list. The next append to the newest message
+puts its rows behind these. A message that is looked at takes its rows out and has them for itself: the memory if no
+other message of these rows is left, else a copy.
 """
 
 from __future__ import annotations
@@ -36,26 +36,27 @@ class JoinedRows:
         self._lock = threading.RLock()  # entered again when Python tidies up meanwhile
         self._messages: list[weakref.ref[Message]] = []  # those that have not taken their rows out
         self._rows = sum(map(len, messages))
+        halves = [message._tensors for message in messages]
         self._tensors = {
-            name: _columns.join_tensors([message._tensors[name] for message in messages], name)
-            for name in first._tensors
+            name: [_columns.join_tensors([tensors[name] for tensors in halves], name)] for name in first._tensors
         }
-        self._parts: dict[str, list[Array]] = {}
+        self._arrays: dict[str, list[Array]] = {}
         self._dtypes: dict[str, Any] = {}
         frames = [message._frame_columns() for message in messages]
         for name in first._frame_names():
             arrays, dtypes = [arrays[name] for arrays, _ in frames], [dtypes[name] for _, dtypes in frames]
             self._dtypes[name] = dtypes[0]
-            if not all(map(_continues, arrays, dtypes, [arrays[0]] * len(arrays), [dtypes[0]] * len(arrays))):
+            if not _continue(arrays, dtypes, arrays[0], dtypes[0]):
                 joined, self._dtypes[name] = _columns.join_arrays(list(zip(arrays, dtypes, strict=True)))
                 arrays = [joined]
-            self._parts[name] = arrays
+            self._arrays[name] = arrays
 
     def newest(self, message: Message) -> Message:
         """Makes the message one of all rows that are here now."""
         self._messages = [other for other in self._messages if other() is not None]
         self._messages.append(weakref.ref(message))
-        message._joined, message._frame, message._shared = (self, self._rows), None, False
+        message._joined, message._shared = (self, self._rows), False
+        message._frame = message._series = message._taken = None
         return message
 
     def extend(self, message: Message, others: Sequence[Message], extended: Message) -> bool:
@@ -64,32 +65,29 @@ class JoinedRows:
         Fitting means that the message is the newest one here, and that no column has to change for the others.
         """
         with self._lock:
-            frames = [other._frame_columns() for other in others]
-            if message._joined != (self, self._rows) or not all(map(self._takes, others, frames)):
+            if message._joined != (self, self._rows) or torch.is_inference_mode_enabled():
                 return False
-            end = self._rows + sum(map(len, others))
-            for name, tensor in self._tensors.items():
-                if end > len(tensor):
-                    grown = tensor.new_empty((end + end // 2, *tensor.shape[1:]))
-                    grown[: self._rows] = tensor[: self._rows]
-                    self._tensors[name] = tensor = grown
-                torch.cat([other._tensors[name] for other in others], out=tensor[self._rows : end])
-            for arrays, _ in frames:
+            frames = [other._frame_columns() for other in others]
+            if not all(map(self._takes, others, frames)):
+                return False
+            for other, (arrays, _) in zip(others, frames, strict=True):
+                for name, tensors in self._tensors.items():
+                    tensors.append(other._tensors[name].clone())  # whoever has it may write to it
                 for name, array in arrays.items():
-                    self._parts[name].append(array)
-            self._rows = end
+                    self._arrays[name].append(array)
+                self._rows += len(other)
             self.newest(extended)
             return True
 
     def _takes(self, message: Message, frame: tuple[dict[str, Array], dict[str, Any]]) -> bool:
         """Can these rows stand behind those that are here, with nothing lost: no dtype, device or gradient?"""
-        if message._tensors.keys() != self._tensors.keys() or torch.is_inference_mode_enabled():
+        if message._tensors.keys() != self._tensors.keys() or frame[0].keys() != self._arrays.keys():
             return False
-        for name, tensor in self._tensors.items():
-            given = message._tensors[name]
+        for name, tensors in self._tensors.items():
+            tensor, given = tensors[0], message._tensors[name]
             if not (
                 type(given) is torch.Tensor is type(tensor)
-                and given.dtype == tensor.dtype
+                and given.dtype is tensor.dtype
                 and given.device == tensor.device
                 and given.layout is torch.strided is tensor.layout
                 and given.shape[1:] == tensor.shape[1:]
@@ -97,8 +95,9 @@ class JoinedRows:
             ):
                 return False
         arrays, dtypes = frame
-        return arrays.keys() == self._parts.keys() and all(
-            _continues(array, dtypes[name], self._parts[name][0], self._dtypes[name]) for name, array in arrays.items()
+        return all(
+            _continue([array], [dtypes[name]], self._arrays[name][0], self._dtypes[name])
+            for name, array in arrays.items()
         )
 
     def settle(self, message: Message) -> None:
@@ -107,28 +106,25 @@ class JoinedRows:
             if message._joined is None:  # another thread was quicker
                 return
             _, rows = message._joined
-            arrays = {name: self._whole(name)[:rows] for name in self._parts}
+            for name, parts in self._arrays.items():
+                if len(parts) > 1:
+                    parts[:] = [_columns.join_arrays([(part, self._dtypes[name]) for part in parts])[0]]
+            for name, pieces in self._tensors.items():
+                if len(pieces) > 1:
+                    pieces[:] = [_columns.join_tensors(pieces, name)]
             self._messages = [other for other in self._messages if other() is not None and other() is not message]
-            tensors = dict(self._tensors)
-            if self._messages:
+            tensors = {name: parts[0] for name, parts in self._tensors.items()}
+            if self._messages or rows < self._rows:
                 tensors = {name: tensor[:rows].clone() for name, tensor in tensors.items()}
-            for tensor in tensors.values():
-                if len(tensor) > rows:  # no slice: that would keep its base, of which gradients would be asked
-                    tensor.resize_((rows, *tensor.shape[1:]))
-            message._set(tensors, arrays, self._dtypes)
-
-    def _whole(self, name: str) -> Array:
-        parts = self._parts[name]
-        if len(parts) > 1:
-            parts[:] = [_columns.join_arrays([(part, self._dtypes[name]) for part in parts])[0]]
-        return parts[0]
+            message._set(tensors, {name: parts[0][:rows] for name, parts in self._arrays.items()}, self._dtypes)
 
 
-def _continues(array: Array, dtype: Any, first: Array, first_dtype: Any) -> bool:
-    """Does numpy join these two as they are?"""
-    return (
+def _continue(arrays: Sequence[Array], dtypes: Sequence[Any], first: Array, first_dtype: Any) -> bool:
+    """Does numpy join these with the first one as they are?"""
+    kind = first.dtype
+    return isinstance(first, np.ndarray) and all(
         isinstance(array, np.ndarray)
-        and isinstance(first, np.ndarray)
-        and (array.dtype is first.dtype or array.dtype == first.dtype)
+        and (array.dtype is kind or array.dtype == kind)
         and (dtype is first_dtype or dtype == first_dtype)
+        for array, dtype in zip(arrays, dtypes, strict=True)
     )

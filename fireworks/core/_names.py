@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from fireworks.utils.exceptions import ColumnError, LengthError
 
@@ -18,7 +19,7 @@ def names_columns(index: Any) -> bool:
         return False
     if kind is list or kind is tuple:
         return bool(index) and isinstance(index[0], str)
-    if kind is np.ndarray and index.dtype.kind in "iub":
+    if kind is torch.Tensor or (kind is np.ndarray and index.dtype.kind in "iub"):
         return False
     if isinstance(index, (np.ndarray, pd.Index, pd.Series)):
         return np.ndim(index) == 1 and len(index) > 0 and isinstance(np.asarray(index)[0], str)

@@ -140,7 +140,7 @@ def _out_of_range(row: int, length: int, owner: str) -> IndexError:
 def _index_array(index: Any, owner: str) -> np.ndarray:
     """The index as a bool array, or as an int64 array of no or one dimension."""
     if isinstance(index, torch.Tensor):
-        array = index.detach().cpu().numpy()
+        array = index.numpy(force=True)
     elif isinstance(index, (bool, str, bytes)):
         raise _not_an_index(index, owner)
     else:

@@ -254,6 +254,40 @@ def test_a_column_is_the_tensor_or_a_series():
     pd.testing.assert_series_equal(message["name"], pd.Series(["a", "b", "c"], name="name"))
 
 
+@pytest.mark.parametrize("look_at_frame", [False, True])
+def test_a_column_is_read_as_an_array(look_at_frame):
+    tensor = torch.arange(6.0).reshape(3, 2)
+    message = Message({"t": tensor, "s": ["a", None, "c"], "i": [1, 2, 3], "k": pd.Categorical(list("xyx"))})
+    if look_at_frame:
+        message.df  # noqa: B018
+    rows = message[[2, 0]]
+
+    assert rows.array("s").tolist() == ["c", "a"] and rows.array("s").dtype == object
+    assert rows.array("i").dtype == np.int64 and rows.array("i").tolist() == [3, 1]
+    assert rows.array("k").tolist() == ["x", "x"]
+    assert rows.array("t").tolist() == [[4.0, 5.0], [0.0, 1.0]]
+    message.array("t")[0] = -1
+    assert tensor[0].tolist() == [-1.0, -1.0]
+
+
+def test_an_array_of_a_frame_column_cannot_be_written_to():
+    message = Message({"i": [1, 2, 3]})
+
+    with pytest.raises(ValueError, match="read-only"):
+        message.array("i")[0] = 5
+    message["i"] = message["i"] + 1
+    assert message.array("i").tolist() == [2, 3, 4]
+
+
+def test_a_column_that_numpy_has_no_type_for_and_one_that_is_not_there_are_errors():
+    message = Message({"b": torch.ones(2, dtype=torch.bfloat16)})
+
+    with pytest.raises(ConversionError, match=r"column 'b' is of torch.bfloat16, for which numpy has no type; convert"):
+        message.array("b")
+    with pytest.raises(ColumnError, match="no column 'c'"):
+        message.array("c")
+
+
 def test_a_column_is_an_attribute_unless_a_real_one_wins():
     message = Message({"age": [1, 2], "x": torch.ones(2), "len": [7, 8], "columns": [1, 2], "_hidden": [1, 2]})
 

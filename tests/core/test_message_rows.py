@@ -1,5 +1,7 @@
 """Rows of a Message: every form of an index, to read, to assign and to delete."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -159,6 +161,64 @@ def test_a_message_without_columns_has_no_rows():
     assert len(message[:]) == len(message[[]]) == len(message[0:0]) == 0
     with pytest.raises(IndexError, match="row 0 is out of range for a message of 0 rows"):
         message[0]
+
+
+def waiting_rows() -> tuple[Message, np.ndarray]:
+    """A message and the index of rows of it, whose frame columns nobody has looked at."""
+    message = Message({"t": torch.arange(4), "s": list("abcd"), "f": [0.0, 1.0, 2.0, 3.0], "o": [[0], [1], [2], [3]]})
+    return message, np.array([3, 1])
+
+
+CHANGES = {
+    "assign a row": lambda message: message.__setitem__(1, {"t": 9, "s": "z", "f": 9.0, "o": [[9]]}),
+    "assign a column": lambda message: message.__setitem__("s", list("wxyz")),
+    "delete a column": lambda message: message.__delitem__("s"),
+    "move a column": lambda message: message.to_tensors("f"),
+    "delete rows": lambda message: message.__delitem__([0, 1]),
+    "write into the DataFrame": lambda message: message.df.__setitem__("s", list("wxyz")),
+    "give another DataFrame": lambda message: setattr(message, "df", pd.DataFrame({"s": list("wxyz")})),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("index", [np.array([3, 1]), slice(1, 4, 2)], ids=["gather", "slice"])
+def test_rows_taken_before_a_message_changes_stay_what_they_were(change, index):
+    message, _ = waiting_rows()
+    rows = message[index]
+    expected = [list("abcd")[row] for row in np.arange(4)[index]]
+    CHANGES[change](message)
+
+    assert rows["s"].tolist() == expected
+    assert rows.df["o"].tolist() == [[ord(letter) - ord("a")] for letter in expected]
+
+
+def test_an_index_that_is_changed_later_has_chosen_its_rows():
+    message, index = waiting_rows()
+    rows = message[index]
+    index[:] = 0
+
+    assert rows.to_dict() == {"s": ["d", "b"], "f": [3.0, 1.0], "o": [[3], [1]], "t": [3, 1]}
+
+
+def test_rows_are_looked_for_when_they_are_asked_for_and_not_when_they_are_read():
+    message = Message({"s": list("abcd")})
+
+    with pytest.raises(IndexError, match="row 7 is out of range for a message of 4 rows"):
+        message[[0, 7]]
+
+
+def test_the_length_of_rows_is_known_before_a_column_is_read():
+    message = Message({"s": list("abcdef")})
+
+    assert [len(message[index]) for index in ([3, 1, 1], slice(0, 6, 4), slice(2, 2), 5, [])] == [3, 2, 0, 1, 0]
+
+
+def test_threads_that_read_waiting_rows_at_once_all_get_them():
+    message, index = waiting_rows()
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(50):
+            rows = message[index]
+            assert list(pool.map(lambda rows: rows["s"].tolist(), [rows] * 8)) == [["d", "b"]] * 8
 
 
 def test_a_slice_or_gather_makes_no_frame():
