@@ -108,6 +108,9 @@ def as_indices(index: RowIndex, length: int | None = None, owner: str = "pipe") 
 
 
 def _slice_positions(index: slice, length: int, owner: str) -> slice | np.ndarray:
+    start, stop = index.start, index.stop
+    if type(start) is int is type(stop) and 0 <= start <= stop <= length and index.step is None:
+        return slice(start, stop, 1)
     start, stop, step = index.indices(length)
     if index.start is not None:
         _check_bound(index.start, start, length, 0, owner)

@@ -107,7 +107,8 @@ class TensorPipe(_Changing):
     def _change(self, message: Message) -> Message:
         columns = _names(self.columns)
         moves = self.cuda and _has_gpu()
-        if not moves and message._tensors.keys() >= set(message.columns if columns is None else columns):
+        others = message._frame_names() if columns is None else [c for c in columns if c not in message._tensors]
+        if not (moves or others):
             return message
         converted = Message(message).to_tensors(columns)
         return converted.cuda(self.device, columns) if moves else converted
