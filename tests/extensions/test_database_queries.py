@@ -507,6 +507,20 @@ def test_stages_of_the_toolbox_resume_exactly_over_a_table(engine, numbers, kind
     check_resume(lambda: makers[kind](DBPipe(numbers, engine)), fresh_process=False, every=2)
 
 
+@pytest.mark.parametrize("database_url", ["postgresql", "mariadb"], indirect=True)
+def test_batches_are_of_one_moment_whatever_is_written_while_they_come(engine, numbers):
+    batches = DBPipe(numbers, engine).batches(4)
+    seen = next(batches)["values"].tolist()
+    DBPipe(numbers, engine).filter("values", "__gt__", 6).delete()
+    with engine.begin() as connection:
+        connection.execute(sa.insert(numbers), [{"values": 45}])
+    for batch in batches.remaining():
+        seen += batch["values"].tolist()
+
+    assert seen == list(range(10))
+    assert [batch["values"].tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 45]]
+
+
 def table_at(url):
     return DBPipe("numbers", url).batches(4)
 

@@ -251,9 +251,10 @@ class DBPipe(_Reading):
     def batches(self, n: int, drop_last: bool = False) -> DBBatches:
         """A pipe of messages of n rows, the last one with what is left, that reads the query from its start.
 
-        However many rows there are, only one batch of them is in memory. On PostgreSQL all batches of an epoch come
-        from one cursor of the server, and so from one moment; its connection is given back at the end of the epoch, at
-        a `reset`, and with the pipe. When it breaks, reading goes on behind the last key on a new one.
+        However many rows there are, only one batch of them is in memory. On PostgreSQL and MariaDB all batches of an
+        epoch come from one cursor of the server, and so from one moment; its connection is given back at the end of the
+        epoch, at a `reset`, and with the pipe. When it breaks, reading goes on behind the last key on a new one. SQLite
+        has no server, and a cursor would lock its file against writers: there they come page by page.
 
         Args:
             n: Rows per batch.

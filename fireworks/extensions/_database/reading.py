@@ -13,6 +13,7 @@ from fireworks.extensions._database.errors import error_class, translated
 from fireworks.extensions._database.lookups import Lookups
 from fireworks.extensions._database.selection import Key, Selection
 from fireworks.extensions._database.sources import FETCHED, Row, Source, Stream
+from fireworks.extensions._database.types import MYSQL
 from fireworks.utils.exceptions import DatabaseConnectionError
 
 __all__ = ["Pages"]
@@ -23,12 +24,13 @@ class Pages:
 
     Where the order is that of the key, a page is what comes after the last key. Where it is another, the keys of all
     rows are read first, and then rows by their keys; rows that are deleted meanwhile do not come. Rows without keys
-    come by a cursor of the server; and so do, on PostgreSQL, those in the order of their keys when `live` is given.
+    come by a cursor of the server; and so do, where there is one, those in the order of their keys if `live` is given.
 
     Args:
         lookups: What to read, by row numbers.
         size: Rows per page.
-        live: Whether to keep a cursor of the server open between pages where that harms nobody.
+        live: Whether to keep a cursor of the server open between pages where that harms nobody; SQLite's would lock out
+            writers.
 
     Attributes:
         count: Rows before the next page.
@@ -45,7 +47,7 @@ class Pages:
         self.source: Source = lookups.source
         self.selection: Selection = lookups.selection
         self.size = size
-        self.live = live and self.source.dialect.name == "postgresql"
+        self.live = live and self.source.dialect.name in ("postgresql", *MYSQL)
         self._lookups = lookups
         self._stream: Stream | None = None
         self._buffer: list[Row] | None = None
