@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from fireworks.core._message_cache import NO_ROW, MessageCache, longer
+from fireworks.core._message_cache import NO_SLOTS, MessageCache, longer
 from fireworks.core._ranking import LowestFirst
-from fireworks.core.message import Message, MessageLike
+from fireworks.core.message import MessageLike
 from fireworks.utils.exceptions import CacheMissError
 from fireworks.utils.seeding import make_generator
 from fireworks.utils.utils import RowIndex, as_indices, get_indices, index_to_list, slice_to_list
@@ -77,7 +77,6 @@ class BufferedCache(MessageCache):
 
     def __init__(self, max_size: int, buffer_size: int = 0) -> None:
         super().__init__(max_size)
-        self._kept = 0  # rows that `free` must leave, since the same call writes them
         self.init_buffer(buffer_size)
 
     def init_buffer(self, buffer_size: int = 0) -> None:
@@ -102,24 +101,21 @@ class BufferedCache(MessageCache):
     def _make_room(self, count: int, kept: np.ndarray) -> None:
         missing = self._size + count - self._limit
         number = max(missing, self.buffer_size)
-        stored = len(kept)
-        if number > self._size - stored:
-            stored = len(set(kept.tolist()))  # a row may be asked for twice
-            number = min(number, self._size - stored)
+        if number > self._size - len(kept):
+            kept = np.unique(kept)  # a row may be asked for twice
+            number = min(number, self._size - len(kept))
         if missing <= number:
-            births = self._births[kept]
-            self._births[kept], self._kept = NO_ROW, stored
+            self._kept = kept
             try:
                 self.free(number)
             finally:
-                self._births[kept], self._kept = births, 0
-                self._ranked(kept)
+                self._kept = NO_SLOTS
         if self._size + count > self._limit:
             super()._make_room(count, kept)
 
     @abstractmethod
     def free(self, n: int) -> None:
-        """Deletes n rows."""
+        """Deletes n rows; not those that the present call reads or overwrites, which iteration leaves out meanwhile."""
 
 
 class RRCache(BufferedCache):
@@ -144,20 +140,22 @@ class RRCache(BufferedCache):
 
     def free(self, n: int) -> None:
         """Deletes n rows drawn at random, each equally likely."""
-        stored = self._size - self._kept
+        kept = set(self._kept.tolist())
+        stored = self._size - len(kept)
         if 4 * n >= stored or 4 * stored < self._used:
             slots = self._occupied()
             slots = slots[torch.randperm(len(slots), generator=self.generator)[:n].numpy()]
         else:
-            slots = self._draw(n)
+            slots = self._draw(n, kept)
         self._remove(slots)
 
-    def _draw(self, n: int) -> np.ndarray:
+    def _draw(self, n: int, kept: set[int]) -> np.ndarray:
         """Draws until n different rows have come; quick, as most slots are in use."""
         drawn: dict[int, None] = {}
         while len(drawn) < n:
             slots = torch.randint(self._used, (2 * n,), generator=self.generator).numpy()
-            drawn.update(dict.fromkeys(slots[self._births[slots] >= 0].tolist()))
+            stored = slots[self._births[slots] >= 0].tolist()
+            drawn.update(dict.fromkeys(slot for slot in stored if slot not in kept))
         return np.array(list(drawn)[:n], dtype=np.int64)
 
     def _policy_state(self, slots: np.ndarray) -> dict[str, Any]:
@@ -208,24 +206,26 @@ class RankingCache(MessageCache):
             slots = slots[self._ranks[slots] >= x]
             slots = slots[np.lexsort((self._births[slots], self._ranks[slots]))][:n]
         else:
-            slots = self._lowest.take(n, self._ranks, self._births)
+            slots = self._lowest.take(n, self._ranks, self._births, self._kept)
         self._remove(slots)
 
     def _set_rank(self, slot: int, rank: float) -> None:
         if rank != int(rank) and self._ranks.dtype == np.int64:
             self._ranks = self._ranks.astype(np.float64)
-        self._ranks[slot] = rank
-        self._ranked(np.array([slot]))
+        self._rank(np.array([slot]), rank)
 
-    def _ranked(self, slots: np.ndarray) -> None:
-        self._lowest.lowered(slots, self._ranks, self._births)
+    def _rank(self, slots: np.ndarray, rank: float) -> None:
+        """Gives rows one rank."""
+        self._ranks[slots] = rank
+        if self._lowest.reaches(rank):
+            self._lowest.lowered(slots, self._ranks, self._births)
 
     def _grow(self, needed: int) -> None:
         super()._grow(needed)
         self._ranks = longer(self._ranks, self._columns.capacity)
 
-    def _begin_ranks(self, slots: np.ndarray) -> None:
-        self._ranks[slots] = 0
+    def _note_new(self, keys: np.ndarray, slots: np.ndarray) -> None:
+        self._rank(slots, 0)
 
     def _clear(self) -> None:
         super()._clear()
@@ -274,7 +274,8 @@ class RankDict(MutableMapping[int, Any]):
 class LRUCache(RankingCache, BufferedCache):
     """Least recently used: when there is no room, the rows go that were not read or written for the longest time.
 
-    One read or write of a batch is one moment; rows of the same moment go in the order of their insertion.
+    One read or write of a batch is one moment; rows of the same moment go in the order of their insertion. The hooks
+    of a subclass are called when that is noted already.
 
     Args:
         max_size: The largest number of rows.
@@ -294,16 +295,12 @@ class LRUCache(RankingCache, BufferedCache):
 
     def update_rank(self, index: np.ndarray) -> None:
         """Notes that stored rows are used at this moment."""
-        self._ranks[self._table.known(index)] = self._moment
+        self._note_read(index, self._table.known(index))
 
-    def on_getitem(self, index: np.ndarray) -> None:
-        self.update_rank(index)
+    def _note_read(self, keys: np.ndarray, slots: np.ndarray) -> None:
+        self._rank(slots, self._moment)
 
-    def on_add_new(self, index: np.ndarray, message: Message) -> None:
-        self.update_rank(index)
-
-    def on_update_existing(self, index: np.ndarray, message: Message) -> None:
-        self.update_rank(index)
+    _note_new = _note_replaced = _note_read
 
 
 class LFUCache(RankingCache, BufferedCache):
@@ -330,13 +327,12 @@ class LFUCache(RankingCache, BufferedCache):
 
     def update_rank(self, index: np.ndarray) -> None:
         """Counts one use of stored rows, one more for each time an index is named."""
-        np.add.at(self._ranks, self._table.known(index), 1)
+        self._note_read(index, self._table.known(index))
 
-    def on_getitem(self, index: np.ndarray) -> None:
-        self.update_rank(index)
+    def _note_read(self, keys: np.ndarray, slots: np.ndarray) -> None:
+        np.add.at(self._ranks, slots, 1)
 
-    def on_update_existing(self, index: np.ndarray, message: Message) -> None:
-        self.update_rank(index)
+    _note_replaced = _note_read
 
 
 def pointer_adjustment_function(index: RowIndex) -> Callable[[int], int]:

@@ -124,7 +124,8 @@ class CachingPipe(ReadsByIndex):
             return self._read(keys) if not len(self.cache) else self.cache[keys]
         if self._source is not self.input or (self._redrawn and self._orders != self._seen_orders()):
             self._forget()
-        rows = self.cache.read_through(keys, self._fetch)
+        source = self._source
+        rows = self.cache.read_through(keys, source if type(source) is Message else self._fetch)
         largest = keys[keys.argmax()]
         if largest > self.lower_bound:
             self.lower_bound = int(largest)
