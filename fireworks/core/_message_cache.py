@@ -27,7 +27,7 @@ class MessageCache(ABC):
 
     A subclass says in `__setitem__` what happens when the cache is full; it calls `insert` to store rows and `delete`
     to let some go. `BufferedCache` and `RankingCache` do this; the finished classes are `UnlimitedCache`, `LRUCache`,
-    `LFUCache` and `RRCache`.
+    `LFUCache`, `OptimalCache` and `RRCache`.
 
     Indices are ints from 0 up, slices with a stop, or sequences of such ints: a cache does not know how long the data
     set is. The first rows decide the columns. Tensors are kept as values, without the graph that made them. Messages
@@ -118,6 +118,7 @@ class MessageCache(ABC):
         if absent is not None:
             raise self._miss(keys)
         self._moment += 1
+        self._note_request(keys)
         self._note_read(keys, slots)
         self.on_getitem(keys)
         return self._columns.read(slots)
@@ -149,6 +150,7 @@ class MessageCache(ABC):
         slots, absent = self._table.look_up(keys)
         if absent is None:
             self._moment += 1
+            self._note_request(keys)
             self._note_read(keys, slots)
             self.on_getitem(keys)
             return self._columns.read(slots)
@@ -160,6 +162,7 @@ class MessageCache(ABC):
             missing = np.array(list(distinct))
         columns = self._fetched(missing, fetch)
         self._moment += 1
+        self._note_request(keys)
         present = ~absent
         kept = slots[present]
         if len(kept):
@@ -167,8 +170,9 @@ class MessageCache(ABC):
             self._note_read(found, kept)
             self.on_getitem(found)
         if self.max_size is not None and self._size + len(missing) > self.max_size:
-            if len(missing) + len(kept) > self.max_size and len(missing) > self.max_size - len(set(kept.tolist())):
-                return self._too_many(keys, absent, missing, columns)
+            chosen = self._choose(missing, kept, self.max_size)
+            if chosen is not None:
+                return self._answer(keys, absent, missing, columns, chosen)
             self._make_room(len(missing), kept)
         self._add(missing, columns)
         return self._columns.read(self._table.known(keys))
@@ -185,15 +189,34 @@ class MessageCache(ABC):
             raise LengthError(f"asked for {describe_rows(missing)}: expected {len(missing)} rows, got {len(rows)}")
         return self._fit(rows)
 
-    def _too_many(self, keys: np.ndarray, absent: np.ndarray, missing: np.ndarray, columns: list[Any]) -> Message:
-        """The answer to a request that is larger than the cache; its last rows are stored."""
+    def _choose(self, missing: np.ndarray, kept: np.ndarray, max_size: int) -> np.ndarray | None:
+        """Which of the missing rows to store when there is no room for all, by their positions.
+
+        Args:
+            missing: Their indices.
+            kept: The slots of the other rows of the request.
+            max_size: That of the cache.
+
+        Returns:
+            None to make room for all and leave the rows of the request in the cache; else rows may go before it is
+            answered.
+        """
+        if len(missing) + len(kept) <= max_size or len(missing) + len(set(kept.tolist())) <= max_size:
+            return None
+        return np.arange(len(missing))
+
+    def _answer(
+        self, keys: np.ndarray, absent: np.ndarray, missing: np.ndarray, columns: list[Any], chosen: np.ndarray
+    ) -> Message:
+        """The answer to a request, put together before the chosen rows are stored, and others have to go."""
         stored, rows = self._columns.read(self._table.find(keys[~absent])), self._columns.message(columns)
         everything = cat([stored, rows])
         order = np.empty(len(keys), dtype=np.int64)
         order[~absent] = np.arange(len(stored))
         place = {key: len(stored) + position for position, key in enumerate(missing.tolist())}
         order[absent] = [place[key] for key in keys[absent].tolist()]
-        self[missing] = rows
+        if len(chosen):
+            self[missing[chosen]] = rows[chosen]
         return everything[order]
 
     def _as_keys(self, index: RowIndex) -> np.ndarray:
@@ -410,7 +433,18 @@ class MessageCache(ABC):
             self._places = self._births.copy()
         self._places[slots[np.asarray(order)]] = self._places[slots]
 
+    def announce(self, index: RowIndex) -> None:  # noqa: B027
+        """Tells the cache which rows are going to be asked for, in which order. Only an `OptimalCache` makes use of it.
+
+        Args:
+            index: All indices of the requests to come, one request after the other; in place of what was announced
+                before.
+        """
+
     # What a policy notes of rows, by their slots; it does so before the hooks are called.
+
+    def _note_request(self, keys: np.ndarray) -> None:  # noqa: B027
+        """Rows were asked for, in this order; those that are there will be noted as read, the others as new."""
 
     def _note_read(self, keys: np.ndarray, slots: np.ndarray) -> None:  # noqa: B027
         """Stored rows are about to be read."""

@@ -36,6 +36,11 @@ class LowestFirst:
 
     def lowered(self, slots: np.ndarray, ranks: np.ndarray, births: np.ndarray) -> None:
         """Must be told of rows that are new or whose rank fell; not of those whose rank rose."""
+        if len(self._heap) > len(births):  # a row that falls again leaves what it was before
+            self._forget()
+        self._add_below(slots, ranks, births)
+
+    def _add_below(self, slots: np.ndarray, ranks: np.ndarray, births: np.ndarray) -> None:
         if self._bound is None or not len(slots):
             return
         rank, birth = self._bound
@@ -88,6 +93,12 @@ class LowestFirst:
             self.lowered(queued, ranks, births)
         return taken[0] if len(taken) == 1 else np.concatenate([_NO_SLOTS, *taken])
 
+    def peek(self, count: int, ranks: np.ndarray, births: np.ndarray) -> np.ndarray:
+        """The lowest `count` rows, or all when there are fewer; they stay."""
+        slots = self.take(count, ranks, births)
+        self.lowered(slots, ranks, births)
+        return slots
+
     def _head(self) -> tuple[float, int, int]:
         place = self._next
         return self._ranks[place].item(), self._births[place].item(), self._slots[place].item()
@@ -122,7 +133,7 @@ class LowestFirst:
         alive = births[slots] == self._births[chunk]
         now = ranks[slots]
         fresh = alive & (now == noted)
-        self.lowered(slots[alive & (now > noted)], ranks, births)
+        self._add_below(slots[alive & (now > noted)], ranks, births)
         left = slots[fresh]
         if self._heap:
             for entry in zip(noted[fresh].tolist(), births[left].tolist(), left.tolist(), strict=True):

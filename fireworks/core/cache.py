@@ -2,7 +2,8 @@
 
 A cache resembles a dict from index to row that is read and written in batches: `cache[3:6] = message`, `cache[[5,
 3]]`. It never holds more than `max_size` rows, not even for a moment. The classes differ in which rows leave first:
-`LRUCache` the longest unused, `LFUCache` the least often used, `RRCache` random ones, `UnlimitedCache` none.
+`LRUCache` the longest unused, `LFUCache` the least often used, `RRCache` random ones, `UnlimitedCache` none; and
+`OptimalCache`, for a reader that announces its order, those that are needed last.
 
 How it is kept: rows lie in numbered slots of preallocated columns (see `_slots`) and never move. A table leads from
 index to slot, and arrays beside it hold, for each slot, its index, its place in the order of arrival and its rank. So
@@ -21,6 +22,7 @@ import torch
 
 from fireworks.core._message_cache import NO_SLOTS, MessageCache, longer
 from fireworks.core._ranking import LowestFirst
+from fireworks.core._uses import Uses
 from fireworks.core.message import MessageLike
 from fireworks.utils.exceptions import CacheMissError
 from fireworks.utils.seeding import make_generator
@@ -31,6 +33,7 @@ __all__ = [
     "LFUCache",
     "LRUCache",
     "MessageCache",
+    "OptimalCache",
     "RRCache",
     "RankingCache",
     "UnlimitedCache",
@@ -333,6 +336,99 @@ class LFUCache(RankingCache, BufferedCache):
         np.add.at(self._ranks, slots, 1)
 
     _note_replaced = _note_read
+
+
+class OptimalCache(RankingCache, BufferedCache):
+    """Knows which rows will be asked for, and lets those go that are needed last: no policy has fewer misses.
+
+    `announce` tells it the order of the requests to come. When there is no room, the rows stay, of those stored and
+    those just fetched alike, whose next use is nearest; `read_through` does not store a row at all if the others are
+    needed sooner. So over the announced requests the number of rows that are fetched is the least that any cache of
+    this size can have, given what it holds at the start, if `buffer_size` is 0 and requests come as announced. Rows
+    that are not needed again make room first, but not for each other: of an order that names each row once the cache
+    fills, and stays as it is.
+
+    Requests that were not announced are answered like others, from rows that are ranked by their announced use. One
+    that stands further ahead in the order skips what lies between, as in a worker process that reads every other batch.
+    Before anything is announced, rows go in the order of their insertion. `rank_dict` has the place in the order of
+    the next use, as a negative number. A use costs a search in the order, of logarithmic cost.
+
+    Args:
+        max_size: The largest number of rows.
+        buffer_size: How many rows to free at least when there is no room.
+
+    Source:
+        L. A. Belady (1966), IBM Systems Journal 5(2), 78-101: replace the page whose next use lies furthest ahead.
+
+    Example:
+        >>> cache = OptimalCache(2)
+        >>> cache.announce([0, 1, 2, 0, 1, 3, 1])
+        >>> fetched = []
+        >>> for index in [0, 1, 2, 0, 1, 3, 1]:
+        ...     row = cache.read_through(index, lambda missing: fetched.append(missing.item()) or {"a": missing * 10})
+        >>> fetched, list(cache)
+        ([0, 1, 2, 3], [0, 1])
+    """
+
+    def __init__(self, *args: Any, buffer_size: int = 0, **kwargs: Any) -> None:
+        super().__init__(*args, buffer_size=buffer_size, **kwargs)
+        self._place = 0
+        self._order = Uses(NO_SLOTS)
+
+    def announce(self, index: RowIndex) -> None:
+        """Tells which rows are going to be asked for, in which order.
+
+        Args:
+            index: All indices of the requests to come, one request after the other; in place of what was announced
+                before.
+        """
+        self._order, self._place = Uses(as_indices(index, owner="cache").copy()), 0
+        slots = self._occupied()
+        self._ranks = np.zeros(self._columns.capacity, dtype=np.int64)
+        self._ranks[slots] = self._next_uses(self._keys[slots])
+        self._lowest = LowestFirst()
+
+    def _next_uses(self, keys: np.ndarray) -> np.ndarray:
+        """The ranks of these rows by now."""
+        return -self._order.next_uses(keys, self._place)
+
+    def _note_request(self, keys: np.ndarray) -> None:
+        place = self._order.find(keys, self._place)
+        if place is None:
+            return
+        skipped = self._order.order[self._place : place]
+        self._place = place + len(keys)
+        if len(skipped):
+            slots = self._table.find(skipped)
+            stored = slots >= 0
+            self._note_read(skipped[stored], slots[stored])
+
+    def _note_read(self, keys: np.ndarray, slots: np.ndarray) -> None:
+        self._ranks[slots] = self._next_uses(keys)
+        self._lowest.lowered(slots, self._ranks, self._births)
+
+    _note_new = _note_read
+
+    def _choose(self, missing: np.ndarray, kept: np.ndarray, max_size: int) -> np.ndarray | None:
+        if not len(self._order):
+            return super()._choose(missing, kept, max_size)
+        excess = self._size + len(missing) - max_size
+        ranks = self._next_uses(missing)
+        lowest = self._ranks[self._lowest.peek(1, self._ranks, self._births)]
+        if len(lowest) and np.count_nonzero(ranks <= lowest) < excess:
+            lowest = self._ranks[self._lowest.peek(excess, self._ranks, self._births)]
+            going = np.argsort(np.concatenate([ranks, lowest]), kind="stable")[:excess]
+        else:
+            going = np.argsort(ranks, kind="stable")[:excess]
+        return np.setdiff1d(np.arange(len(missing)), going)
+
+    def _policy_state(self, slots: np.ndarray) -> dict[str, Any]:
+        return {**super()._policy_state(slots), "order": self._order.order.copy(), "place": self._place}
+
+    def _restore_policy(self, slots: np.ndarray, internal: Mapping[str, Any]) -> None:
+        super()._restore_policy(slots, internal)
+        self._order = Uses(np.array(internal["order"], dtype=np.int64))
+        self._place = int(internal["place"])
 
 
 def pointer_adjustment_function(index: RowIndex) -> Callable[[int], int]:
