@@ -17,7 +17,7 @@ from fireworks.utils.exceptions import CacheMissError, ColumnError, LengthError,
 from fireworks.utils.utils import RowIndex, as_indices, describe_rows
 
 _FIRST_SLOTS = 64
-_NO_ROW = -1
+_NO_ROW = np.array(-1)
 NO_SLOTS = np.empty(0, dtype=np.int64)
 _INT64 = np.dtype(np.int64)
 

@@ -23,7 +23,8 @@ from fireworks.utils.exceptions import ColumnError, LengthError
 DENSE_KEYS = 4_194_304
 _FIRST_KEYS = 1024
 _ABSENT = -1
-_ZERO = np.array(0)  # numpy compares with an array of no dimension in half the time that a Python number takes
+# numpy takes half the time for an array of no dimension that it takes for a Python number.
+_ZERO, _GONE = np.array(0), np.array(_ABSENT)
 
 
 class IndexTable:
@@ -87,7 +88,7 @@ class IndexTable:
     def drop(self, keys: np.ndarray) -> None:
         """Forgets keys that are there."""
         if self._sparse is None:
-            self._dense[keys] = _ABSENT
+            self._dense[keys] = _GONE
         else:
             for key in keys.tolist():
                 del self._sparse[key]
@@ -217,10 +218,8 @@ class ArraySlots:
 
     def gather(self, source: Message, positions: np.ndarray) -> Any:
         """Rows of a message as they can be written, if they need no change; else None."""
-        if source._frame is not None or self.name in source._tensors:
-            return None
-        array, dtype = source._array(self.name)
-        return array.take(positions) if dtype is self.dtype or dtype == self.dtype else None
+        array, dtype = source._arrays.get(self.name), source._dtypes.get(self.name)
+        return array.take(positions) if array is not None and (dtype is self.dtype or dtype == self.dtype) else None
 
     def write(self, slots: np.ndarray, values: np.ndarray) -> None:
         self.array[slots] = values
@@ -315,7 +314,7 @@ class SlotColumns:
 
     def gather(self, source: Message, positions: np.ndarray, held: Callable[[], np.ndarray]) -> list[Any]:
         """What `fit` makes of these rows of a message, with no message made of them where that can be."""
-        if source._shared or source.columns != self._names:
+        if source._shared or [*source._arrays, *source._tensors] != self._names:
             return self.fit(source[positions], held)
         columns: list[Any] = []
         try:
