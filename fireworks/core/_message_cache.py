@@ -17,7 +17,8 @@ from fireworks.utils.exceptions import CacheMissError, ColumnError, LengthError,
 from fireworks.utils.utils import RowIndex, as_indices, describe_rows
 
 _FIRST_SLOTS = 64
-NO_ROW = -1
+_NO_ROW = np.array(-1)
+NO_SLOTS = np.empty(0, dtype=np.int64)
 _INT64 = np.dtype(np.int64)
 
 
@@ -26,7 +27,7 @@ class MessageCache(ABC):
 
     A subclass says in `__setitem__` what happens when the cache is full; it calls `insert` to store rows and `delete`
     to let some go. `BufferedCache` and `RankingCache` do this; the finished classes are `UnlimitedCache`, `LRUCache`,
-    `LFUCache` and `RRCache`.
+    `LFUCache`, `OptimalCache` and `RRCache`.
 
     Indices are ints from 0 up, slices with a stop, or sequences of such ints: a cache does not know how long the data
     set is. The first rows decide the columns. Tensors are kept as values, without the graph that made them. Messages
@@ -38,6 +39,13 @@ class MessageCache(ABC):
     Raises:
         ValueError: `max_size` is no whole number from 0 up.
     """
+
+    _heard: frozenset[str] = frozenset()  # hooks that a subclass has
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        hooks = ("on_add_new", "on_update_existing")  # whose message costs something
+        cls._heard = frozenset(name for name in hooks if getattr(cls, name) is not getattr(MessageCache, name))
 
     def __init__(self, max_size: int | None) -> None:
         if max_size is not None and not (isinstance(max_size, (int, np.integer)) and max_size >= 0):
@@ -52,13 +60,11 @@ class MessageCache(ABC):
         self._size = 0
         self._arrivals = 0
         self._used = 0  # slots that were ever used: the first ones
-        self._free_slots = np.empty(0, dtype=np.int64)  # a stack of slots that were used and are free again
-        self._free_count = 0
+        self._free_slots: list[np.ndarray] = []  # a stack of slots that were used and are free again
+        self._kept = NO_SLOTS  # slots of rows that stay while room is made
         # Per slot: the index of its row, a number that rises with insertion (negative: no row), and its place in
-        # storage.
-        self._keys = np.empty(0, dtype=np.int64)
-        self._births = np.empty(0, dtype=np.int64)
-        self._places = np.empty(0, dtype=np.int64)
+        # storage, which is the same number unless somebody sorted them.
+        self._keys = self._births = self._places = NO_SLOTS
 
     # What is in it
 
@@ -82,7 +88,7 @@ class MessageCache(ABC):
         return iter(self._keys[self._in_order()].tolist())
 
     def _in_order(self) -> np.ndarray:
-        slots = np.flatnonzero(self._births[: self._used] >= 0)
+        slots = self._occupied()
         return slots[np.argsort(self._places[slots], kind="stable")]
 
     @property
@@ -112,10 +118,12 @@ class MessageCache(ABC):
         if absent is not None:
             raise self._miss(keys)
         self._moment += 1
+        self._note_request(keys)
+        self._note_read(keys, slots)
         self.on_getitem(keys)
         return self._columns.read(slots)
 
-    def read_through(self, index: RowIndex, fetch: Callable[[np.ndarray], MessageLike]) -> Message:
+    def read_through(self, index: RowIndex, fetch: Message | Callable[[np.ndarray], MessageLike]) -> Message:
         """The rows of these indices, in this order; those that are not stored are fetched, and stored.
 
         Rows of the request stay until it is answered. If they are more than fit, the answer is whole all the same,
@@ -123,10 +131,12 @@ class MessageCache(ABC):
 
         Args:
             index: An int, a slice with a stop, or a list of ints.
-            fetch: Gives the rows of an int64 array of indices, each named once.
+            fetch: Gives the rows of an int64 array of indices, each named once. Or a message that has all rows, each
+                under its number: those that are missing go from its columns to those of the cache.
 
         Raises:
             LengthError: `fetch` gave another number of rows.
+            IndexError: The message has no such row.
 
         Example:
             >>> from fireworks.core.cache import LRUCache
@@ -140,43 +150,73 @@ class MessageCache(ABC):
         slots, absent = self._table.look_up(keys)
         if absent is None:
             self._moment += 1
+            self._note_request(keys)
+            self._note_read(keys, slots)
             self.on_getitem(keys)
             return self._columns.read(slots)
-        missing = np.array(list(dict.fromkeys(keys[absent].tolist())))
-        if missing[missing.argmin()] < 0:
+        missing = keys[absent]
+        distinct = dict.fromkeys(missing.tolist())
+        if min(distinct) < 0:
             raise self._miss(keys)
-        rows = self._fetched(missing, fetch)
-        columns = self._fit(rows)
+        if len(distinct) < len(missing):
+            missing = np.array(list(distinct))
+        columns = self._fetched(missing, fetch)
+        self._moment += 1
+        self._note_request(keys)
         present = ~absent
         kept = slots[present]
-        self._moment += 1
         if len(kept):
-            self.on_getitem(keys[present])
-        if self.max_size is not None and len(missing) + len(kept) > self.max_size:
-            room = self.max_size - len(set(kept.tolist()))
-            if len(missing) > room:
-                return self._too_many(keys, absent, missing, rows)
-        self._add(missing, rows, columns, kept, moment=0)
-        if len(missing) == len(keys):
-            return rows
+            found = keys[present]
+            self._note_read(found, kept)
+            self.on_getitem(found)
+        if self.max_size is not None and self._size + len(missing) > self.max_size:
+            chosen = self._choose(missing, kept, self.max_size)
+            if chosen is not None:
+                return self._answer(keys, absent, missing, columns, chosen)
+            self._make_room(len(missing), kept)
+        self._add(missing, columns)
         return self._columns.read(self._table.known(keys))
 
-    def _fetched(self, missing: np.ndarray, fetch: Callable[[np.ndarray], MessageLike]) -> Message:
+    def _fetched(self, missing: np.ndarray, fetch: Message | Callable[[np.ndarray], MessageLike]) -> list[Any]:
+        """The columns of these rows, as they can be written."""
+        if isinstance(fetch, Message):
+            if not self._size:
+                self._begin(fetch)
+            return self._columns.gather(fetch, missing, self._occupied)
         given = fetch(missing)
         rows = given._checked() if isinstance(given, Message) else Message(given)
         if len(rows) != len(missing):
             raise LengthError(f"asked for {describe_rows(missing)}: expected {len(missing)} rows, got {len(rows)}")
-        return rows
+        return self._fit(rows)
 
-    def _too_many(self, keys: np.ndarray, absent: np.ndarray, missing: np.ndarray, rows: Message) -> Message:
-        """The answer to a request that is larger than the cache; its last rows are stored."""
-        stored = self._columns.read(self._table.find(keys[~absent]))
+    def _choose(self, missing: np.ndarray, kept: np.ndarray, max_size: int) -> np.ndarray | None:
+        """Which of the missing rows to store when there is no room for all, by their positions.
+
+        Args:
+            missing: Their indices.
+            kept: The slots of the other rows of the request.
+            max_size: That of the cache.
+
+        Returns:
+            None to make room for all and leave the rows of the request in the cache; else rows may go before it is
+            answered.
+        """
+        if len(missing) + len(kept) <= max_size or len(missing) + len(set(kept.tolist())) <= max_size:
+            return None
+        return np.arange(len(missing))
+
+    def _answer(
+        self, keys: np.ndarray, absent: np.ndarray, missing: np.ndarray, columns: list[Any], chosen: np.ndarray
+    ) -> Message:
+        """The answer to a request, put together before the chosen rows are stored, and others have to go."""
+        stored, rows = self._columns.read(self._table.find(keys[~absent])), self._columns.message(columns)
         everything = cat([stored, rows])
         order = np.empty(len(keys), dtype=np.int64)
         order[~absent] = np.arange(len(stored))
         place = {key: len(stored) + position for position, key in enumerate(missing.tolist())}
         order[absent] = [place[key] for key in keys[absent].tolist()]
-        self[missing] = rows
+        if len(chosen):
+            self[missing[chosen]] = rows[chosen]
         return everything[order]
 
     def _as_keys(self, index: RowIndex) -> np.ndarray:
@@ -259,79 +299,86 @@ class MessageCache(ABC):
         columns = self._fit(rows)
         slots = self._table.find(keys)
         new = slots < 0
-        if new.all():
-            self._add(keys, rows, columns, kept=slots[:0])
-            return
         present = slots[~new]
+        count = len(keys) - len(present)
+        if self.max_size is not None and self._size + count > self.max_size:
+            self._make_room(count, present)
         self._moment += 1
-        if new.any():
+        if not len(present):
+            self._add(keys, columns)
+            return
+        if len(present) < len(keys):
             places = np.flatnonzero(new)
-            self._add(keys[new], rows[places], [column[places] for column in columns], kept=present, moment=0)
+            self._add(keys[new], [column[places] for column in columns])
             places = np.flatnonzero(~new)
-            keys, rows, columns = keys[places], rows[places], [column[places] for column in columns]
+            keys, columns = keys[places], [column[places] for column in columns]
         self._columns.write(present, columns)
-        self.on_update_existing(keys, rows)
+        self._note_replaced(keys, present)
+        if "on_update_existing" in self._heard:
+            self.on_update_existing(keys, self._columns.message(columns))
 
     def _fit(self, rows: Message) -> list[Any]:
-        if not self._size and not self._columns.suits(rows):
-            self._columns.begin(rows)
+        if not self._size:
+            self._begin(rows)
         return self._columns.fit(rows, self._occupied)
 
-    def _add(self, keys: np.ndarray, rows: Message, columns: list[Any], kept: np.ndarray, moment: int = 1) -> None:
-        """Stores rows that are not there yet; those in the slots `kept` stay, whatever else has to go."""
+    def _begin(self, rows: Message) -> None:
+        """An empty cache takes rows of any columns."""
+        if not self._columns.suits(rows):
+            self._columns.begin(rows)
+
+    def _add(self, keys: np.ndarray, columns: list[Any]) -> None:
+        """Stores rows that are not there yet, and for which there is room."""
         count = len(keys)
-        if self.max_size is not None and self._size + count > self.max_size:
-            self._make_room(count, kept)
-        self._moment += moment
         slots = self._allocate(count)
         self._columns.write(slots, columns)
         self._table.put(keys, slots)
         arrivals = np.arange(self._arrivals, self._arrivals + count)
         self._keys[slots] = keys
         self._births[slots] = arrivals
-        self._places[slots] = arrivals
+        if self._places is not self._births:
+            self._places[slots] = arrivals
         self._arrivals += count
         self._size += count
-        self._begin_ranks(slots)
-        self.on_add_new(keys, rows)
-        self._ranked(slots)
+        self._note_new(keys, slots)
+        if "on_add_new" in self._heard:
+            self.on_add_new(keys, self._columns.message(columns))
 
     def _occupied(self) -> np.ndarray:
-        return np.flatnonzero(self._births[: self._used] >= 0)
+        slots = np.flatnonzero(self._births[: self._used] >= 0)
+        return slots[~np.isin(slots, self._kept)] if len(self._kept) else slots
 
     def _make_room(self, count: int, kept: np.ndarray) -> None:
-        """Makes room for that many rows, when there is too little; not by deleting rows in the slots `kept`."""
+        """Makes room for that many rows, as there is too little; not by deleting rows in the slots `kept`."""
         raise ValueError(
             f"no room for {count} more rows: the cache holds {self._size} of at most {self.max_size} rows; "
             "delete some first"
         )
 
     def _allocate(self, count: int) -> np.ndarray:
-        reused = min(count, self._free_count)
-        self._free_count -= reused
-        slots = self._free_slots[self._free_count : self._free_count + reused].copy()
-        if reused == count:
-            return slots
-        first, self._used = self._used, self._used + count - reused
-        if self._used > self._columns.capacity:
-            self._grow(self._used)
-        fresh = np.arange(first, self._used)
-        return np.concatenate([slots, fresh]) if reused else fresh
+        parts: list[np.ndarray] = []
+        while count and self._free_slots:
+            slots = self._free_slots.pop()
+            if len(slots) > count:
+                self._free_slots.append(slots[:-count])
+                slots = slots[-count:]
+            parts.append(slots)
+            count -= len(slots)
+        if count:
+            first, self._used = self._used, self._used + count
+            if self._used > self._columns.capacity:
+                self._grow(self._used)
+            parts.insert(0, np.arange(first, self._used))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts[::-1])
 
     def _grow(self, needed: int) -> None:
         rows = max(needed, 2 * self._columns.capacity, _FIRST_SLOTS)
         if self.max_size is not None:
             rows = min(rows, self.max_size)
         self._columns.grow(rows)
+        is_sorted = self._places is not self._births
         self._keys, self._births = longer(self._keys, rows), longer(self._births, rows)
-        self._places, self._free_slots = longer(self._places, rows), longer(self._free_slots, rows)
-
-    def _begin_ranks(self, slots: np.ndarray) -> None:  # noqa: B027
-        """Called when the rows in these slots are new; here they have no rank."""
-
-    def _ranked(self, slots: np.ndarray) -> None:  # noqa: B027
-        """Called when the rows in these slots are new or may rank lower than before; here nothing depends on
-        ranks."""
+        self._places = longer(self._places, rows) if is_sorted else self._births
 
     # Deleting and sorting
 
@@ -362,9 +409,8 @@ class MessageCache(ABC):
         self.on_delete(keys)
         self._table.drop(keys)
         self._columns.release(slots)
-        self._births[slots] = NO_ROW
-        self._free_slots[self._free_count : self._free_count + len(slots)] = slots
-        self._free_count += len(slots)
+        self._births[slots] = _NO_ROW
+        self._free_slots.append(slots)
         self._size -= len(slots)
 
     def sort(self) -> None:
@@ -383,7 +429,31 @@ class MessageCache(ABC):
     def _permute(self, order: Any) -> None:
         """Rearranges storage so that its row i is what row `order[i]` was."""
         slots = self._in_order()
+        if self._places is self._births:
+            self._places = self._births.copy()
         self._places[slots[np.asarray(order)]] = self._places[slots]
+
+    def announce(self, index: RowIndex) -> None:  # noqa: B027
+        """Tells the cache which rows are going to be asked for, in which order. Only an `OptimalCache` makes use of it.
+
+        Args:
+            index: All indices of the requests to come, one request after the other; in place of what was announced
+                before.
+        """
+
+    # What a policy notes of rows, by their slots; it does so before the hooks are called.
+
+    def _note_request(self, keys: np.ndarray) -> None:  # noqa: B027
+        """Rows were asked for, in this order; those that are there will be noted as read, the others as new."""
+
+    def _note_read(self, keys: np.ndarray, slots: np.ndarray) -> None:  # noqa: B027
+        """Stored rows are about to be read."""
+
+    def _note_new(self, keys: np.ndarray, slots: np.ndarray) -> None:  # noqa: B027
+        """Rows were stored under new indices."""
+
+    def _note_replaced(self, keys: np.ndarray, slots: np.ndarray) -> None:  # noqa: B027
+        """Rows were stored in place of others."""
 
     # Hooks, with the indices concerned as an int64 array. A policy overrides those it needs (hence no
     # @abstractmethod).
@@ -411,7 +481,7 @@ class MessageCache(ABC):
                 "indices": self._keys[occupied],
                 "births": self._births[occupied],
                 "places": self._places[occupied],
-                "free_slots": self._free_slots[: self._free_count].copy(),
+                "free_slots": np.concatenate([NO_SLOTS, *self._free_slots]),
                 "arrivals": self._arrivals,
                 "moment": self._moment,
                 "rows": columns_to_state(self._columns.read(occupied)),
@@ -455,11 +525,13 @@ class MessageCache(ABC):
         self._columns.write(slots, self._columns.fit(rows, self._occupied))
         keys = np.asarray(internal["indices"], dtype=np.int64)
         self._table.put(keys, slots)
-        self._keys[slots], self._births[slots], self._places[slots] = keys, internal["births"], internal["places"]
+        self._keys[slots], self._births[slots] = keys, internal["births"]
+        if not np.array_equal(internal["places"], internal["births"]):
+            self._places = self._births.copy()
+            self._places[slots] = internal["places"]
         self._size = len(slots)
         self._arrivals = internal["arrivals"]
-        self._free_slots[: len(free)] = free
-        self._free_count = len(free)
+        self._free_slots = [free] if len(free) else []
 
     def _restore_policy(self, slots: np.ndarray, internal: Mapping[str, Any]) -> None:  # noqa: B027
         """Takes back what `_policy_state` gave."""
@@ -467,7 +539,7 @@ class MessageCache(ABC):
 
 def longer(numbers: np.ndarray, length: int) -> np.ndarray:
     """The numbers, and as many -1 after them as are missing."""
-    extended = np.full(length, NO_ROW, dtype=numbers.dtype)
+    extended = np.full(length, _NO_ROW, dtype=numbers.dtype)
     extended[: len(numbers)] = numbers
     return extended
 

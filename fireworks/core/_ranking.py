@@ -18,6 +18,7 @@ import numpy as np
 _SHARE = 4
 _CHUNK = 32
 _TAKEN = -1
+_NO_SLOTS = np.empty(0, dtype=np.int64)
 
 
 class LowestFirst:
@@ -35,6 +36,11 @@ class LowestFirst:
 
     def lowered(self, slots: np.ndarray, ranks: np.ndarray, births: np.ndarray) -> None:
         """Must be told of rows that are new or whose rank fell; not of those whose rank rose."""
+        if len(self._heap) > len(births):  # a row that falls again leaves what it was before
+            self._forget()
+        self._add_below(slots, ranks, births)
+
+    def _add_below(self, slots: np.ndarray, ranks: np.ndarray, births: np.ndarray) -> None:
         if self._bound is None or not len(slots):
             return
         rank, birth = self._bound
@@ -45,31 +51,53 @@ class LowestFirst:
         for entry in zip(values[below].tolist(), births[slots][below].tolist(), slots[below].tolist(), strict=True):
             heapq.heappush(self._heap, entry)
 
-    def take(self, count: int, ranks: np.ndarray, births: np.ndarray) -> np.ndarray:
-        """The lowest `count` rows, or all when there are fewer. Their births become negative: the caller removes
-        them.
+    def reaches(self, rank: float) -> bool:
+        """Whether a row that comes to this rank has to be told of."""
+        return self._bound is not None and rank <= self._bound[0]
+
+    def take(self, count: int, ranks: np.ndarray, births: np.ndarray, kept: np.ndarray = _NO_SLOTS) -> np.ndarray:
+        """The lowest `count` rows, or all when there are fewer. The caller must remove them, or tell of them as new.
 
         Args:
             count: How many.
             ranks: The rank of each slot.
             births: A number per slot that rises from one inserted row to the next, negative where there is no row.
+            kept: Slots of rows that are passed over.
         """
-        taken = []
+        taken: list[np.ndarray] = []
+        hidden: list[tuple[np.ndarray, np.ndarray]] = []  # rows that the queue must not see, and their births
+        queued = _NO_SLOTS  # the kept rows, as soon as some of them may be in the queue
         while count > 0:
+            if len(kept) and not len(queued) and self._bound is not None:
+                values = ranks[kept]
+                if values[values.argmin()] <= self._bound[0]:
+                    hidden.append((kept, births[kept]))
+                    births[kept] = _TAKEN
+                    queued = kept
             if self._heap and (self._next == len(self._slots) or self._heap[0] < self._head()):
                 slots = self._pop_heap(ranks, births)
             elif self._next < len(self._slots):
                 slots = self._pop_sorted(count, ranks, births)
-            elif not self._look_again(count, ranks, births):
-                break
-            else:
+            elif self._look_again(count, ranks, births):
                 continue
-            births[slots] = _TAKEN
+            else:
+                break
             taken.append(slots)
             count -= len(slots)
-        if len(taken) == 1:
-            return taken[0]
-        return np.concatenate(taken) if taken else np.empty(0, dtype=np.int64)
+            if count > 0 and len(slots):
+                hidden.append((slots, births[slots]))
+                births[slots] = _TAKEN
+        for slots, before in hidden:
+            births[slots] = before
+        if len(queued):
+            self.lowered(queued, ranks, births)
+        return taken[0] if len(taken) == 1 else np.concatenate([_NO_SLOTS, *taken])
+
+    def peek(self, count: int, ranks: np.ndarray, births: np.ndarray) -> np.ndarray:
+        """The lowest `count` rows, or all when there are fewer; they stay."""
+        slots = self.take(count, ranks, births)
+        self.lowered(slots, ranks, births)
+        return slots
 
     def _head(self) -> tuple[float, int, int]:
         place = self._next
@@ -86,31 +114,35 @@ class LowestFirst:
         return np.empty(0, dtype=np.int64)
 
     def _pop_sorted(self, count: int, ranks: np.ndarray, births: np.ndarray) -> np.ndarray:
-        first, end = self._next, min(self._next + count, len(self._slots))
-        slots = self._slots[first:end]
-        fresh = (births[slots] == self._births[first:end]) & (ranks[slots] == self._ranks[first:end])
-        if not self._heap and fresh[fresh.argmin()]:
-            self._next = end
-            return slots
-        return self._sift(count, ranks, births)
-
-    def _sift(self, count: int, ranks: np.ndarray, births: np.ndarray) -> np.ndarray:
         """Of the next sorted rows those that are as they were noted, unless the heap has to sort them with its own."""
+        if not self._heap:
+            first, end = self._next, self._next + count
+            slots = self._slots[first:end]
+            changed = (births[slots] != self._births[first:end]) | (ranks[slots] != self._ranks[first:end])
+            if not changed[changed.argmax()]:
+                self._next += len(slots)
+                return slots
+        self._sift(count, ranks, births)
+        return _NO_SLOTS
+
+    def _sift(self, count: int, ranks: np.ndarray, births: np.ndarray) -> None:
+        """Drops what changed from the next sorted rows, and moves them to the heap if that has any."""
         end = min(self._next + max(count, _CHUNK), len(self._slots))
         chunk = slice(self._next, end)
         slots, noted = self._slots[chunk], self._ranks[chunk]
         alive = births[slots] == self._births[chunk]
         now = ranks[slots]
         fresh = alive & (now == noted)
-        self.lowered(slots[alive & (now > noted)], ranks, births)
-        if not self._heap:
-            places = np.flatnonzero(fresh)[:count]
-            self._next = self._next + int(places[-1]) + 1 if len(places) == count else end
-            return slots[places]
-        for entry in zip(noted[fresh].tolist(), births[slots[fresh]].tolist(), slots[fresh].tolist(), strict=True):
-            heapq.heappush(self._heap, entry)
-        self._next = end
-        return np.empty(0, dtype=np.int64)
+        self._add_below(slots[alive & (now > noted)], ranks, births)
+        left = slots[fresh]
+        if self._heap:
+            for entry in zip(noted[fresh].tolist(), births[left].tolist(), left.tolist(), strict=True):
+                heapq.heappush(self._heap, entry)
+            self._next = end
+            return
+        self._next = end - len(left)
+        rest = slice(self._next, end)
+        self._slots[rest], self._ranks[rest], self._births[rest] = left, noted[fresh], births[left]
 
     def _look_again(self, count: int, ranks: np.ndarray, births: np.ndarray) -> bool:
         """Sorts the lowest of all rows; whether there are any."""

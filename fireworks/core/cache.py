@@ -2,7 +2,8 @@
 
 A cache resembles a dict from index to row that is read and written in batches: `cache[3:6] = message`, `cache[[5,
 3]]`. It never holds more than `max_size` rows, not even for a moment. The classes differ in which rows leave first:
-`LRUCache` the longest unused, `LFUCache` the least often used, `RRCache` random ones, `UnlimitedCache` none.
+`LRUCache` the longest unused, `LFUCache` the least often used, `RRCache` random ones, `UnlimitedCache` none; and
+`OptimalCache`, for a reader that announces its order, those that are needed last.
 
 How it is kept: rows lie in numbered slots of preallocated columns (see `_slots`) and never move. A table leads from
 index to slot, and arrays beside it hold, for each slot, its index, its place in the order of arrival and its rank. So
@@ -19,9 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from fireworks.core._message_cache import NO_ROW, MessageCache, longer
+from fireworks.core._message_cache import NO_SLOTS, MessageCache, longer
 from fireworks.core._ranking import LowestFirst
-from fireworks.core.message import Message, MessageLike
+from fireworks.core._uses import Uses
+from fireworks.core.message import MessageLike
 from fireworks.utils.exceptions import CacheMissError
 from fireworks.utils.seeding import make_generator
 from fireworks.utils.utils import RowIndex, as_indices, get_indices, index_to_list, slice_to_list
@@ -31,6 +33,7 @@ __all__ = [
     "LFUCache",
     "LRUCache",
     "MessageCache",
+    "OptimalCache",
     "RRCache",
     "RankingCache",
     "UnlimitedCache",
@@ -77,7 +80,6 @@ class BufferedCache(MessageCache):
 
     def __init__(self, max_size: int, buffer_size: int = 0) -> None:
         super().__init__(max_size)
-        self._kept = 0  # rows that `free` must leave, since the same call writes them
         self.init_buffer(buffer_size)
 
     def init_buffer(self, buffer_size: int = 0) -> None:
@@ -102,24 +104,21 @@ class BufferedCache(MessageCache):
     def _make_room(self, count: int, kept: np.ndarray) -> None:
         missing = self._size + count - self._limit
         number = max(missing, self.buffer_size)
-        stored = len(kept)
-        if number > self._size - stored:
-            stored = len(set(kept.tolist()))  # a row may be asked for twice
-            number = min(number, self._size - stored)
+        if number > self._size - len(kept):
+            kept = np.unique(kept)  # a row may be asked for twice
+            number = min(number, self._size - len(kept))
         if missing <= number:
-            births = self._births[kept]
-            self._births[kept], self._kept = NO_ROW, stored
+            self._kept = kept
             try:
                 self.free(number)
             finally:
-                self._births[kept], self._kept = births, 0
-                self._ranked(kept)
+                self._kept = NO_SLOTS
         if self._size + count > self._limit:
             super()._make_room(count, kept)
 
     @abstractmethod
     def free(self, n: int) -> None:
-        """Deletes n rows."""
+        """Deletes n rows; not those that the present call reads or overwrites, which iteration leaves out meanwhile."""
 
 
 class RRCache(BufferedCache):
@@ -144,20 +143,22 @@ class RRCache(BufferedCache):
 
     def free(self, n: int) -> None:
         """Deletes n rows drawn at random, each equally likely."""
-        stored = self._size - self._kept
+        kept = set(self._kept.tolist())
+        stored = self._size - len(kept)
         if 4 * n >= stored or 4 * stored < self._used:
             slots = self._occupied()
             slots = slots[torch.randperm(len(slots), generator=self.generator)[:n].numpy()]
         else:
-            slots = self._draw(n)
+            slots = self._draw(n, kept)
         self._remove(slots)
 
-    def _draw(self, n: int) -> np.ndarray:
+    def _draw(self, n: int, kept: set[int]) -> np.ndarray:
         """Draws until n different rows have come; quick, as most slots are in use."""
         drawn: dict[int, None] = {}
         while len(drawn) < n:
             slots = torch.randint(self._used, (2 * n,), generator=self.generator).numpy()
-            drawn.update(dict.fromkeys(slots[self._births[slots] >= 0].tolist()))
+            stored = slots[self._births[slots] >= 0].tolist()
+            drawn.update(dict.fromkeys(slot for slot in stored if slot not in kept))
         return np.array(list(drawn)[:n], dtype=np.int64)
 
     def _policy_state(self, slots: np.ndarray) -> dict[str, Any]:
@@ -208,24 +209,26 @@ class RankingCache(MessageCache):
             slots = slots[self._ranks[slots] >= x]
             slots = slots[np.lexsort((self._births[slots], self._ranks[slots]))][:n]
         else:
-            slots = self._lowest.take(n, self._ranks, self._births)
+            slots = self._lowest.take(n, self._ranks, self._births, self._kept)
         self._remove(slots)
 
     def _set_rank(self, slot: int, rank: float) -> None:
         if rank != int(rank) and self._ranks.dtype == np.int64:
             self._ranks = self._ranks.astype(np.float64)
-        self._ranks[slot] = rank
-        self._ranked(np.array([slot]))
+        self._rank(np.array([slot]), rank)
 
-    def _ranked(self, slots: np.ndarray) -> None:
-        self._lowest.lowered(slots, self._ranks, self._births)
+    def _rank(self, slots: np.ndarray, rank: float) -> None:
+        """Gives rows one rank."""
+        self._ranks[slots] = rank
+        if self._lowest.reaches(rank):
+            self._lowest.lowered(slots, self._ranks, self._births)
 
     def _grow(self, needed: int) -> None:
         super()._grow(needed)
         self._ranks = longer(self._ranks, self._columns.capacity)
 
-    def _begin_ranks(self, slots: np.ndarray) -> None:
-        self._ranks[slots] = 0
+    def _note_new(self, keys: np.ndarray, slots: np.ndarray) -> None:
+        self._rank(slots, 0)
 
     def _clear(self) -> None:
         super()._clear()
@@ -274,7 +277,8 @@ class RankDict(MutableMapping[int, Any]):
 class LRUCache(RankingCache, BufferedCache):
     """Least recently used: when there is no room, the rows go that were not read or written for the longest time.
 
-    One read or write of a batch is one moment; rows of the same moment go in the order of their insertion.
+    One read or write of a batch is one moment; rows of the same moment go in the order of their insertion. The hooks
+    of a subclass are called when that is noted already.
 
     Args:
         max_size: The largest number of rows.
@@ -294,16 +298,12 @@ class LRUCache(RankingCache, BufferedCache):
 
     def update_rank(self, index: np.ndarray) -> None:
         """Notes that stored rows are used at this moment."""
-        self._ranks[self._table.known(index)] = self._moment
+        self._note_read(index, self._table.known(index))
 
-    def on_getitem(self, index: np.ndarray) -> None:
-        self.update_rank(index)
+    def _note_read(self, keys: np.ndarray, slots: np.ndarray) -> None:
+        self._rank(slots, self._moment)
 
-    def on_add_new(self, index: np.ndarray, message: Message) -> None:
-        self.update_rank(index)
-
-    def on_update_existing(self, index: np.ndarray, message: Message) -> None:
-        self.update_rank(index)
+    _note_new = _note_replaced = _note_read
 
 
 class LFUCache(RankingCache, BufferedCache):
@@ -330,13 +330,105 @@ class LFUCache(RankingCache, BufferedCache):
 
     def update_rank(self, index: np.ndarray) -> None:
         """Counts one use of stored rows, one more for each time an index is named."""
-        np.add.at(self._ranks, self._table.known(index), 1)
+        self._note_read(index, self._table.known(index))
 
-    def on_getitem(self, index: np.ndarray) -> None:
-        self.update_rank(index)
+    def _note_read(self, keys: np.ndarray, slots: np.ndarray) -> None:
+        np.add.at(self._ranks, slots, 1)
 
-    def on_update_existing(self, index: np.ndarray, message: Message) -> None:
-        self.update_rank(index)
+    _note_replaced = _note_read
+
+
+class OptimalCache(RankingCache, BufferedCache):
+    """Knows which rows will be asked for, and lets those go that are needed last: no policy has fewer misses.
+
+    `announce` tells it the order of the requests to come. When there is no room, the rows stay, of those stored and
+    those just fetched alike, whose next use is nearest; `read_through` does not store a row at all if the others are
+    needed sooner. So over the announced requests the number of rows that are fetched is the least that any cache of
+    this size can have, given what it holds at the start, if `buffer_size` is 0 and requests come as announced. Rows
+    that are not needed again make room first, but not for each other: of an order that names each row once the cache
+    fills, and stays as it is.
+
+    Requests that were not announced are answered like others, from rows that are ranked by their announced use. One
+    that stands further ahead in the order skips what lies between, as in a worker process that reads every other batch.
+    Before anything is announced, rows go in the order of their insertion. `rank_dict` has the place in the order of
+    the next use, as a negative number. A use costs a search in the order, of logarithmic cost.
+
+    Args:
+        max_size: The largest number of rows.
+        buffer_size: How many rows to free at least when there is no room.
+
+    Source:
+        L. A. Belady (1966), IBM Systems Journal 5(2), 78-101: replace the page whose next use lies furthest ahead.
+
+    Example:
+        >>> cache = OptimalCache(2)
+        >>> cache.announce([0, 1, 2, 0, 1, 3, 1])
+        >>> fetched = []
+        >>> for index in [0, 1, 2, 0, 1, 3, 1]:
+        ...     row = cache.read_through(index, lambda missing: fetched.append(missing.item()) or {"a": missing * 10})
+        >>> fetched, list(cache)
+        ([0, 1, 2, 3], [0, 1])
+    """
+
+    def __init__(self, *args: Any, buffer_size: int = 0, **kwargs: Any) -> None:
+        super().__init__(*args, buffer_size=buffer_size, **kwargs)
+        self._place = 0
+        self._order = Uses(NO_SLOTS)
+
+    def announce(self, index: RowIndex) -> None:
+        """Tells which rows are going to be asked for, in which order.
+
+        Args:
+            index: All indices of the requests to come, one request after the other; in place of what was announced
+                before.
+        """
+        self._order, self._place = Uses(as_indices(index, owner="cache").copy()), 0
+        slots = self._occupied()
+        self._ranks = np.zeros(self._columns.capacity, dtype=np.int64)
+        self._ranks[slots] = self._next_uses(self._keys[slots])
+        self._lowest = LowestFirst()
+
+    def _next_uses(self, keys: np.ndarray) -> np.ndarray:
+        """The ranks of these rows by now."""
+        return -self._order.next_uses(keys, self._place)
+
+    def _note_request(self, keys: np.ndarray) -> None:
+        place = self._order.find(keys, self._place)
+        if place is None:
+            return
+        skipped = self._order.order[self._place : place]
+        self._place = place + len(keys)
+        if len(skipped):
+            slots = self._table.find(skipped)
+            stored = slots >= 0
+            self._note_read(skipped[stored], slots[stored])
+
+    def _note_read(self, keys: np.ndarray, slots: np.ndarray) -> None:
+        self._ranks[slots] = self._next_uses(keys)
+        self._lowest.lowered(slots, self._ranks, self._births)
+
+    _note_new = _note_read
+
+    def _choose(self, missing: np.ndarray, kept: np.ndarray, max_size: int) -> np.ndarray | None:
+        if not len(self._order):
+            return super()._choose(missing, kept, max_size)
+        excess = self._size + len(missing) - max_size
+        ranks = self._next_uses(missing)
+        lowest = self._ranks[self._lowest.peek(1, self._ranks, self._births)]
+        if len(lowest) and np.count_nonzero(ranks <= lowest) < excess:
+            lowest = self._ranks[self._lowest.peek(excess, self._ranks, self._births)]
+            going = np.argsort(np.concatenate([ranks, lowest]), kind="stable")[:excess]
+        else:
+            going = np.argsort(ranks, kind="stable")[:excess]
+        return np.setdiff1d(np.arange(len(missing)), going)
+
+    def _policy_state(self, slots: np.ndarray) -> dict[str, Any]:
+        return {**super()._policy_state(slots), "order": self._order.order.copy(), "place": self._place}
+
+    def _restore_policy(self, slots: np.ndarray, internal: Mapping[str, Any]) -> None:
+        super()._restore_policy(slots, internal)
+        self._order = Uses(np.array(internal["order"], dtype=np.int64))
+        self._place = int(internal["place"])
 
 
 def pointer_adjustment_function(index: RowIndex) -> Callable[[int], int]:

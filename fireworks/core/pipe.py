@@ -44,7 +44,7 @@ from fireworks.core.state import (
 )
 from fireworks.utils.exceptions import StateError
 
-__all__ = ["HookedPassThroughPipe", "Pipe", "implements", "passed_on", "recursive"]
+__all__ = ["HookedPassThroughPipe", "Pipe", "announce", "implements", "passed_on", "recursive"]
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -289,6 +289,21 @@ class Pipe(ABC):  # noqa: B024 - what a subclass overrides is its own choice
                 return
             yield item
 
+    @passed_on
+    def announce(self, indices: Any) -> None:
+        """Tells what the pipe reads from which rows it is going to be asked for, and in which order.
+
+        A ShufflerPipe does this when it takes a new order; a CachingPipe upstream can then remember the rows that are
+        needed soonest. It is passed on up the chain, to any object of a class that has such a method, as long as the
+        row numbers are the same: a pipe with a `__getitem__` of its own has to pass it on itself, in the numbers of its
+        input. Announcing promises nothing; rows may be asked for in another order.
+
+        Args:
+            indices: Row numbers, in the order in which they will be asked for; in place of what was announced before.
+        """
+        if getattr(type(self).__getitem__, "passes_on", False):
+            announce(self.input, indices)
+
     @property
     def batches_per_epoch(self) -> int | None:
         """How many items one pass over the pipe yields, or None where that is not known.
@@ -439,6 +454,12 @@ class Pipe(ABC):  # noqa: B024 - what a subclass overrides is its own choice
 
     def __repr__(self) -> str:
         return describe_chain(self)
+
+
+def announce(source: Any, indices: Any) -> None:
+    """Tells a source which rows it is going to be asked for, if its class has a method `announce`."""
+    if hasattr(type(source), "announce"):
+        source.announce(indices)
 
 
 def _like(current: Any, value: Any) -> Any:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from fireworks.core.cache import LFUCache, LRUCache, RRCache, UnlimitedCache
+from fireworks.core.cache import LFUCache, LRUCache, OptimalCache, RRCache, UnlimitedCache
 from fireworks.core.junction import Junction
 from fireworks.core.message import Message
 from fireworks.core.pipe import HookedPassThroughPipe, Pipe
@@ -27,6 +27,7 @@ from fireworks.toolbox.pipes import (
     IndexMapperPipe,
     LabelerPipe,
     LoopingPipe,
+    OversamplePipe,
     RepeaterPipe,
     ShufflerPipe,
     TensorPipe,
@@ -540,6 +541,7 @@ def test_an_error_of_the_input_is_not_the_end():
         ({"cache_type": "LRU"}, LRUCache),
         ({"cache_type": "LFU"}, LFUCache),
         ({"cache_type": "RR", "seed": 0}, RRCache),
+        ({"cache_type": "optimal"}, OptimalCache),
         ({"cache_type": "unlimited"}, UnlimitedCache),
         ({"type": "LFU"}, LFUCache),
         ({"cache_type": "lru"}, LRUCache),
@@ -604,7 +606,9 @@ def test_an_infinite_pipe_has_no_length():
 
 
 def test_a_caching_pipe_says_what_is_wrong_with_its_arguments():
-    with pytest.raises(ValueError, match=r"no cache_type 'LRV'; did you mean 'LRU'\? Types: LRU, LFU, RR, unlimited"):
+    with pytest.raises(
+        ValueError, match=r"no cache_type 'LRV'; did you mean 'LRU'\? Types: LRU, LFU, RR, optimal, unlimited"
+    ):
         CachingPipe(data(), cache_type="LRV")
     with pytest.raises(TypeError, match="CachingPipe needs an input with __getitem__"):
         CachingPipe(Stream())
@@ -617,6 +621,101 @@ def test_a_shuffled_input_is_not_mixed_with_its_last_order():
     batches = BatchingPipe(CachingPipe(Pipe(input=shuffler), cache_size=15), batch_size=4)
     for _ in range(4):
         assert sorted(numbers(batches)) == list(range(20))
+
+
+def cached(table, *between):
+    """Batches of shuffled rows from an optimal cache, with other pipes between the cache and the shuffler."""
+    pipe = CachingPipe(table, cache_size=12, cache_type="optimal")
+    for make in between:
+        pipe = make(pipe)
+    return BatchingPipe(ShufflerPipe(pipe, seed=0), batch_size=4)
+
+
+class SizedTable(Table):
+    def __len__(self):
+        return self.rows
+
+
+def rows_read(table):
+    return sum(len(index_to_list(index)) for index in table.asked)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        [],
+        [lambda pipe: TensorPipe(pipe, columns=["n"])],
+        [lambda pipe: Pipe(input=pipe), lambda pipe: FunctionPipe(pipe, function=Message)],
+        [lambda pipe: IndexMapperPipe(range(40), range(39, -1, -1), input=pipe)],
+        [lambda pipe: IndexMapperPipe(range(100, 140), range(40), input=pipe), lambda pipe: Renumbered(pipe)],
+        [lambda pipe: ShufflerPipe(pipe, seed=9)],
+    ],
+    ids=["nothing", "tensors", "pass through", "mapped", "mapped by a pipe of a user", "shuffled"],
+)
+def test_a_shuffler_tells_an_optimal_cache_its_order_in_the_cache_s_own_numbers(between):
+    table = SizedTable(40)
+    batches = cached(table, *between)
+    for epoch in range(4):
+        table.asked.clear()
+        assert sorted(numbers(batches)) == list(range(40))
+        assert rows_read(table) == (28 if epoch else 40)
+
+
+class Renumbered(Pipe):
+    """A pipe as a user would write it, with other row numbers."""
+
+    def __getitem__(self, index):
+        return self.input[[100 + i for i in index_to_list(index)]]
+
+    def __len__(self):
+        return 40
+
+    def announce(self, indices):
+        self.input.announce(np.asarray(indices) + 100)
+
+
+def test_an_order_is_not_announced_past_a_pipe_that_may_have_other_numbers():
+    class Reversed(Pipe):
+        def __getitem__(self, index):
+            return self.input[[39 - i for i in index_to_list(index)]]
+
+    table = SizedTable(40)
+    batches = cached(table, Reversed)
+    for _ in range(2):
+        assert sorted(numbers(batches)) == list(range(40))
+    assert batches.cache.rank_dict == dict.fromkeys(batches.cache, 0)
+
+
+def test_a_source_of_a_user_is_told_the_order_too():
+    class Prefetching(SizedTable):
+        def announce(self, indices):
+            self.coming = np.asarray(indices).tolist()
+
+    table = Prefetching(20)
+    batches = BatchingPipe(ShufflerPipe(Pipe(input=table), seed=1), batch_size=3)
+    assert numbers(batches) == table.coming
+
+
+def test_drawn_rows_are_announced_once_and_those_needed_soonest_are_kept():
+    def fetches(kind):
+        table = SizedTable(60)
+        cache = CachingPipe(table, cache_size=6, cache_type=kind)
+        drawn = OversamplePipe(cache, ["a", "b"] * 30, method="sampling", rows=200, seed=0)
+        for _ in BatchingPipe(drawn, batch_size=1):
+            pass
+        return rows_read(table)
+
+    assert fetches("optimal") < 0.85 * fetches("LRU")
+
+
+def test_an_order_can_be_announced_by_hand():
+    table = SizedTable(20)
+    pipe = CachingPipe(table, cache_size=8, cache_type="optimal")
+    batches = BatchingPipe(pipe, batch_size=5)
+    pipe.announce(list(range(20)) * 3)
+    for _ in range(3):
+        assert numbers(batches) == list(range(20))
+    assert rows_read(table) == 20 + 12 + 12
 
 
 def test_a_subclass_may_bring_its_own_cache():
@@ -828,7 +927,7 @@ PIPELINES = {
         lambda generator: ShufflerPipe(ShufflerPipe(data(6), seed=generator), seed=generator)
     )(torch.Generator().manual_seed(1)),
 }
-for kind in ("LRU", "LFU", "RR", "unlimited"):
+for kind in ("LRU", "LFU", "RR", "optimal", "unlimited"):
     PIPELINES[f"cached {kind}"] = lambda kind=kind: BatchingPipe(
         CachingPipe(
             LoopingPipe(Words()), cache_size=4, cache_type=kind, seed=0, buffer_size=0 if kind == "unlimited" else 1
@@ -869,7 +968,7 @@ class Noisy(Pipe):
         return Message({"n": indices, "noise": torch.full((len(indices),), float(self.reads))})
 
 
-@pytest.mark.parametrize("kind", ["LRU", "LFU", "RR"])
+@pytest.mark.parametrize("kind", ["LRU", "LFU", "RR", "optimal"])
 def test_a_resumed_cache_reads_its_input_exactly_when_it_would_have(kind):
     check_resume(
         lambda: BatchingPipe(
@@ -919,7 +1018,7 @@ def test_a_subclass_of_a_shuffler_adds_to_its_state():
 @given(
     requests=st.lists(st.lists(st.integers(0, 19), min_size=1, max_size=12), max_size=12),
     size=st.integers(1, 8),
-    kind=st.sampled_from(["LRU", "LFU", "RR", "unlimited"]),
+    kind=st.sampled_from(["LRU", "LFU", "RR", "optimal", "unlimited"]),
     streamed=st.booleans(),
 )
 def test_a_cached_pipe_cannot_be_told_from_its_input(requests, size, kind, streamed):

@@ -12,7 +12,7 @@ import torch
 
 from fireworks.core.cursor import is_stage
 from fireworks.core.message import Message
-from fireworks.core.pipe import implements
+from fireworks.core.pipe import announce, implements
 from fireworks.core.state import State, check_names, generator_state, set_generator_state
 from fireworks.toolbox._pipes.ordering import Redrawn, _ByRow, redrawn_stages
 from fireworks.toolbox._pipes.reading import permuted_reader, require
@@ -203,13 +203,15 @@ class OversamplePipe(_ByRow, Redrawn):
     def _drawn(self) -> np.ndarray:
         """The row of the input that each row of this pipe is."""
         if self._order is None:
-            if self._drawn_from is None:
+            drawn_from, source = self._drawn_from, self.generator
+            if drawn_from is None:
                 self._drawn_from = self.generator.get_state()
-                source = self.generator
             else:
                 source = torch.Generator()
-                source.set_state(self._drawn_from)
+                source.set_state(drawn_from)
             self._order = self._make_order(source)
+            if drawn_from is None:  # else it was announced already, and what listens goes on from its own state
+                announce(self.input, self._order)
             expected, self._rows_drawn = self._rows_drawn, None
             if expected is not None and expected != len(self._order):
                 raise StateError(f"the state is of {expected} drawn rows, but the input gives {len(self._order)} now")
@@ -227,8 +229,15 @@ class OversamplePipe(_ByRow, Redrawn):
         return self._read(slice(row, row + 1))
 
     def __getitem__(self, index: RowIndex) -> Message:
+        return self._read(self._rows_of_input(index))
+
+    def announce(self, indices: RowIndex) -> None:
+        """Tells the input which of its rows are going to be asked for."""
+        announce(self.input, self._rows_of_input(indices))
+
+    def _rows_of_input(self, index: RowIndex) -> np.ndarray:
         order = self._drawn()
-        return self._read(order[as_positions(index, len(order), "pipe")])
+        return order[as_positions(index, len(order), "pipe")]
 
     def reset(self) -> OversamplePipe:
         """Starts over, with rows drawn anew."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fireworks.core.cache import LFUCache, LRUCache, MessageCache, RRCache, UnlimitedCache
+from fireworks.core.cache import LFUCache, LRUCache, MessageCache, OptimalCache, RRCache, UnlimitedCache
 from fireworks.core.message import Message
 from fireworks.core.pipe import implements
 from fireworks.core.state import State, take_out
@@ -18,7 +18,7 @@ from fireworks.utils.utils import RowIndex, as_indices
 
 __all__ = ["CachingPipe"]
 
-_CACHES = ("LRU", "LFU", "RR", "unlimited")
+_CACHES = ("LRU", "LFU", "RR", "optimal", "unlimited")
 
 
 class CachingPipe(ReadsByIndex):
@@ -35,8 +35,10 @@ class CachingPipe(ReadsByIndex):
         input: A pipe, a Message, or any object with `__getitem__`. It must give the same row under the same index.
         cache_size: How many rows to remember.
         buffer_size: How many rows to forget at least when the cache is full.
-        cache_type: Which rows to forget: 'LRU' the longest unused, 'LFU' the least often used, 'RR' random ones, or
-            'unlimited', none. `type` is another name of it.
+        cache_type: Which rows to forget: 'LRU' the longest unused, 'LFU' the least often used, 'RR' random ones,
+            'optimal' those that are needed last, or 'unlimited', none. `type` is another name of it. 'optimal' has to
+            know the order of an epoch: a ShufflerPipe or OversamplePipe behind this one announces it, else call
+            `announce`.
         infinite: The input has no end; asking for the length is then an error.
         seed: For 'RR': an int or a generator; by default drawn from torch's global generator.
 
@@ -102,6 +104,8 @@ class CachingPipe(ReadsByIndex):
             self.cache = LFUCache(*size, **options)
         elif kind == "RR":
             self.cache = RRCache(*size, **{"seed": self.seed, **options})
+        elif kind == "OPTIMAL":
+            self.cache = OptimalCache(*size, **options)
         elif kind == "UNLIMITED":
             self.cache = UnlimitedCache()
         else:
@@ -124,11 +128,16 @@ class CachingPipe(ReadsByIndex):
             return self._read(keys) if not len(self.cache) else self.cache[keys]
         if self._source is not self.input or (self._redrawn and self._orders != self._seen_orders()):
             self._forget()
-        rows = self.cache.read_through(keys, self._fetch)
+        source = self._source
+        rows = self.cache.read_through(keys, source if type(source) is Message else self._fetch)
         largest = keys[keys.argmax()]
         if largest > self.lower_bound:
             self.lower_bound = int(largest)
         return rows
+
+    def announce(self, indices: RowIndex) -> None:
+        """Tells the cache which rows are going to be asked for, and in which order."""
+        self.cache.announce(self._as_indices(indices))
 
     def _as_indices(self, index: RowIndex) -> np.ndarray:
         try:

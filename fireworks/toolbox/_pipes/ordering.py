@@ -11,7 +11,7 @@ import torch
 
 from fireworks.core.cursor import is_stage
 from fireworks.core.message import Message
-from fireworks.core.pipe import Pipe, implements
+from fireworks.core.pipe import Pipe, announce, implements
 from fireworks.core.state import State, stages, take_out
 from fireworks.toolbox._pipes.reading import ReadsByIndex, permuted_reader, require
 from fireworks.utils.exceptions import StateError
@@ -70,6 +70,7 @@ class ShufflerPipe(_ByRow, Redrawn):
     """Gives the rows of its input in a random order, by index and by iteration: a new order each epoch.
 
     Until the first `reset` or `iter` rows are in the order of the input. The input needs `__getitem__` and `__len__`.
+    It is told each new order (`announce`), which a CachingPipe with `cache_type='optimal'` makes use of.
 
     Args:
         input: A pipe, a Message, a list, a Dataset.
@@ -140,6 +141,7 @@ class ShufflerPipe(_ByRow, Redrawn):
                 )
             self._drawn_from, self._order = None, given
         self.shuffles += 1
+        announce(self.input, self._order)
 
     def reset(self) -> ShufflerPipe:
         """Starts over, in a new order."""
@@ -150,10 +152,17 @@ class ShufflerPipe(_ByRow, Redrawn):
         return self
 
     def __getitem__(self, index: RowIndex) -> Message:
+        return self._read(self._rows_of_input(index))
+
+    def announce(self, indices: RowIndex) -> None:
+        """Tells the input which of its rows are going to be asked for."""
+        announce(self.input, self._rows_of_input(indices))
+
+    def _rows_of_input(self, index: RowIndex) -> slice | np.ndarray:
         order = self._order
         if order is None:
-            return self._read(as_positions(index, len(self.input), "pipe"))
-        return self._read(order[as_positions(index, len(order), "pipe")])
+            return as_positions(index, len(self.input), "pipe")
+        return order[as_positions(index, len(order), "pipe")]
 
     def _count(self) -> int:
         return len(self.input) if self._order is None else len(self._order)
@@ -244,15 +253,22 @@ class IndexMapperPipe(_ByRow):
         require(self, "__getitem__")
 
     def __getitem__(self, index: RowIndex) -> Message:
+        return self._read(self._rows_of_input(index))
+
+    def announce(self, indices: RowIndex) -> None:
+        """Tells the input which of its rows are going to be asked for."""
+        announce(self.input, self._rows_of_input(indices))
+
+    def _rows_of_input(self, index: RowIndex) -> np.ndarray:
         if self._is_range:
-            return self._read(self.output_indices[as_positions(index, len(self.output_indices), "pipe")])
+            return self.output_indices[as_positions(index, len(self.output_indices), "pipe")]
         wanted = as_indices(index, owner="pipe")
         places = np.searchsorted(self._sorted, wanted)
         found = places < len(self._sorted)
         found[found] = self._sorted[places[found]] == wanted[found]
         if not found.all():
             raise IndexError(f"row {wanted[~found][0]} is not among the {len(self._sorted)} input indices of the pipe")
-        return self._read(self.output_indices[self._sorter[places]])
+        return self.output_indices[self._sorter[places]]
 
     def _count(self) -> int:
         return len(self.output_indices)
