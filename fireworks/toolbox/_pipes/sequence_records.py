@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ from fireworks.toolbox._pipes.sequence_formats import (
     Block,
     Columns,
     Fasta,
-    list_column,
+    object_column,
 )
 from fireworks.toolbox._pipes.sequence_parsed import ParsedRecords
 from fireworks.utils.exceptions import FormatError
@@ -111,7 +112,7 @@ class IndexedRecords:
         self.dtypes = self.format.dtypes
         self._file: FileBytes | None = None
         self._fetch: Callable[[int, int], bytes] | None = None  # reads the file, once it is prepared for any order
-        self._offsets: np.ndarray | None = None  # where each record begins, and where the last one ends
+        self._offsets: array[int] | None = None  # where each record begins, and where the last one ends
         self._is_common = False  # whether the file has no rare bytes
         beginning = self._read(0, 200, 0)
         if not beginning:
@@ -161,7 +162,7 @@ class IndexedRecords:
                 raise damage
             size *= 2
 
-    def _index(self) -> np.ndarray:
+    def _index(self) -> array[int]:
         starts = array("q")
         is_common = bool(self.format.rare)
         offset, before, size = 0, ord("\n"), self.block_bytes
@@ -175,7 +176,7 @@ class IndexedRecords:
             if final:
                 starts.append(offset + end)
                 self._is_common = is_common
-                return np.array(starts)
+                return starts
             if end:
                 offset, before, size = offset + end, data[end - 1], self.block_bytes
             elif damage is not None:
@@ -214,8 +215,8 @@ class IndexedRecords:
         offsets, fetch = self._offsets, self._fetch
         if fetch is None or offsets is None:
             return None
-        offset = offsets.item(row)
-        size = offsets.item(row + 1) - offset
+        offset = offsets[row]
+        size = offsets[row + 1] - offset
         try:
             data = fetch(offset, size)
         except DamagedError:
@@ -229,7 +230,7 @@ class IndexedRecords:
         while True:
             until = stop
             if stop - start > 1 and offsets[stop] - offsets[start] > _RANGE_BYTES:
-                until = max(start + 1, int(np.searchsorted(offsets, offsets[start] + _RANGE_BYTES)) - 1)
+                until = max(start + 1, bisect_left(offsets, offsets[start] + _RANGE_BYTES) - 1)
             parts.append(self._columns([self._bytes_of(start, until)], slice(start, until)))
             if until == stop:
                 return join_columns(parts)
@@ -241,8 +242,8 @@ class IndexedRecords:
         assert offsets is not None
         if start == stop:
             return b""
-        offset = offsets.item(start)
-        size = offsets.item(stop) - offset
+        offset = offsets[start]
+        size = offsets[stop] - offset
         data = self._read(offset, size, start)
         if len(data) < size:
             raise self._changed(start)
@@ -252,7 +253,7 @@ class IndexedRecords:
         """The columns of these records; the line end between them counts for nothing, or as empty qualities."""
         count = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
         if not count:
-            return {name: list_column([]) for name in self.dtypes}
+            return {name: object_column([]) for name in self.dtypes}
         pieces.append(b"")
         block = self.format.parse(b"\n".join(pieces), final=True)
         if block.problem is not None:
