@@ -5,25 +5,23 @@ from __future__ import annotations
 import os
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 
-from fireworks.core.message import Message
+from fireworks.core.message import Message, cat
 from fireworks.toolbox._pipes.sequence_bytes import DamagedError, FileBytes, Path, open_bytes
 from fireworks.toolbox._pipes.sequence_formats import (
     FORMATS,
-    QUALITIES,
     Block,
     Columns,
-    Fasta,
     object_column,
 )
 from fireworks.toolbox._pipes.sequence_parsed import ParsedRecords
 from fireworks.utils.exceptions import FormatError
 
-__all__ = ["IndexedRecords", "Records", "message_of", "messages_of", "open_records"]
+__all__ = ["IndexedRecords", "Records", "message_of", "open_records"]
 
 _RANGE_BYTES = 1 << 24  # so much of a file is held at a time while a large range of it is read
 
@@ -67,32 +65,6 @@ def open_records(path: Path, filetype: str) -> Records:
 def message_of(columns: Columns, dtypes: dict[str, Any]) -> Message:
     """These columns as a message; nothing about them is left to check."""
     return Message.__new__(Message)._set({}, columns, dtypes)
-
-
-def messages_of(columns: Columns, dtypes: dict[str, Any], start: int) -> Iterator[Message]:
-    """The rows from `start` on, a message each."""
-    # Rows of a matrix of one column are the cheapest slices that numpy has; ids and names are often one array.
-    slices = {id(column): list(np.asarray(column[start:]).reshape(-1, 1)) for column in columns.values()}
-    sequences, ids, names, descriptions, dbxrefs = (slices[id(columns[name])] for name in Fasta.dtypes)
-    qualities = slices[id(columns[QUALITIES])] if QUALITIES in columns else None
-    for number, cells in enumerate(zip(sequences, ids, names, descriptions, dbxrefs, strict=True)):
-        row: Columns = {
-            "sequences": cells[0],
-            "ids": cells[1],
-            "names": cells[2],
-            "descriptions": cells[3],
-            "dbxrefs": cells[4],
-        }
-        if qualities is not None:
-            row[QUALITIES] = qualities[number]
-        yield Message.__new__(Message)._set({}, row, dtypes)
-
-
-def join_columns(parts: list[Columns]) -> Columns:
-    """The rows of several sets of columns, one after the other."""
-    if len(parts) == 1:
-        return parts[0]
-    return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
 
 
 class IndexedRecords:
@@ -201,7 +173,7 @@ class IndexedRecords:
             scattered = np.arange(len(self))[positions] if isinstance(positions, slice) else positions
             pieces = [self._bytes_of(row, row + 1) for row in scattered.tolist()]
             return message_of(self._columns(pieces, scattered), self.dtypes)
-        return message_of(self._range(positions.start, positions.stop), self.dtypes)
+        return self._range(positions.start, positions.stop)
 
     def _prepare(self) -> None:
         try:
@@ -223,7 +195,7 @@ class IndexedRecords:
             return None
         return self.format.one(data) if len(data) == size else None
 
-    def _range(self, start: int, stop: int) -> Columns:
+    def _range(self, start: int, stop: int) -> Message:
         offsets = self._offsets
         assert offsets is not None
         parts = []
@@ -231,9 +203,10 @@ class IndexedRecords:
             until = stop
             if stop - start > 1 and offsets[stop] - offsets[start] > _RANGE_BYTES:
                 until = max(start + 1, bisect_left(offsets, offsets[start] + _RANGE_BYTES) - 1)
-            parts.append(self._columns([self._bytes_of(start, until)], slice(start, until)))
+            columns = self._columns([self._bytes_of(start, until)], slice(start, until))
+            parts.append(message_of(columns, self.dtypes))
             if until == stop:
-                return join_columns(parts)
+                return cat(parts)
             start = until
 
     def _bytes_of(self, start: int, stop: int) -> bytes:
