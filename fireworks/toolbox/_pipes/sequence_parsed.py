@@ -23,9 +23,8 @@ from fireworks.toolbox._pipes.sequence_formats import (
     Block,
     Columns,
     Fasta,
-    list_column,
     looks_like,
-    text_column,
+    object_column,
 )
 from fireworks.utils.exceptions import FormatError, did_you_mean
 
@@ -139,12 +138,12 @@ class ParsedRecords:
 
     def _columns(self, record: Any) -> Columns:
         cells = [_text_of(record.seq), record.id, record.name, record.description]
-        columns: Columns = {name: text_column([cell]) for name, cell in zip(TEXT_COLUMNS, cells, strict=True)}
-        columns["dbxrefs"] = list_column([list(record.dbxrefs)])
+        columns: Columns = {name: object_column([cell]) for name, cell in zip(TEXT_COLUMNS, cells, strict=True)}
+        columns["dbxrefs"] = object_column([list(record.dbxrefs)])
         if QUALITIES in self.dtypes:
             scores = record.letter_annotations
             qualities = scores.get("phred_quality", scores.get("solexa_quality"))
-            columns[QUALITIES] = list_column([None if qualities is None else list(qualities)])
+            columns[QUALITIES] = object_column([None if qualities is None else list(qualities)])
         return columns
 
     def rows(self, positions: slice | np.ndarray) -> Message:

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 
-from fireworks.core.message import Message
+from fireworks.core.message import Message, cat
 from fireworks.toolbox._pipes.sequence_bytes import DamagedError, FileBytes, Path, open_bytes
 from fireworks.toolbox._pipes.sequence_formats import (
     FORMATS,
-    QUALITIES,
     Block,
     Columns,
-    Fasta,
-    list_column,
+    object_column,
 )
 from fireworks.toolbox._pipes.sequence_parsed import ParsedRecords
 from fireworks.utils.exceptions import FormatError
 
-__all__ = ["IndexedRecords", "Records", "message_of", "messages_of", "open_records"]
+__all__ = ["IndexedRecords", "Records", "message_of", "open_records"]
 
 _RANGE_BYTES = 1 << 24  # so much of a file is held at a time while a large range of it is read
 
@@ -68,32 +67,6 @@ def message_of(columns: Columns, dtypes: dict[str, Any]) -> Message:
     return Message.__new__(Message)._set({}, columns, dtypes)
 
 
-def messages_of(columns: Columns, dtypes: dict[str, Any], start: int) -> Iterator[Message]:
-    """The rows from `start` on, a message each."""
-    # Rows of a matrix of one column are the cheapest slices that numpy has; ids and names are often one array.
-    slices = {id(column): list(np.asarray(column[start:]).reshape(-1, 1)) for column in columns.values()}
-    sequences, ids, names, descriptions, dbxrefs = (slices[id(columns[name])] for name in Fasta.dtypes)
-    qualities = slices[id(columns[QUALITIES])] if QUALITIES in columns else None
-    for number, cells in enumerate(zip(sequences, ids, names, descriptions, dbxrefs, strict=True)):
-        row: Columns = {
-            "sequences": cells[0],
-            "ids": cells[1],
-            "names": cells[2],
-            "descriptions": cells[3],
-            "dbxrefs": cells[4],
-        }
-        if qualities is not None:
-            row[QUALITIES] = qualities[number]
-        yield Message.__new__(Message)._set({}, row, dtypes)
-
-
-def join_columns(parts: list[Columns]) -> Columns:
-    """The rows of several sets of columns, one after the other."""
-    if len(parts) == 1:
-        return parts[0]
-    return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
-
-
 class IndexedRecords:
     """Records of a FASTA or FASTQ file.
 
@@ -111,7 +84,7 @@ class IndexedRecords:
         self.dtypes = self.format.dtypes
         self._file: FileBytes | None = None
         self._fetch: Callable[[int, int], bytes] | None = None  # reads the file, once it is prepared for any order
-        self._offsets: np.ndarray | None = None  # where each record begins, and where the last one ends
+        self._offsets: array[int] | None = None  # where each record begins, and where the last one ends
         self._is_common = False  # whether the file has no rare bytes
         beginning = self._read(0, 200, 0)
         if not beginning:
@@ -161,7 +134,7 @@ class IndexedRecords:
                 raise damage
             size *= 2
 
-    def _index(self) -> np.ndarray:
+    def _index(self) -> array[int]:
         starts = array("q")
         is_common = bool(self.format.rare)
         offset, before, size = 0, ord("\n"), self.block_bytes
@@ -175,7 +148,7 @@ class IndexedRecords:
             if final:
                 starts.append(offset + end)
                 self._is_common = is_common
-                return np.array(starts)
+                return starts
             if end:
                 offset, before, size = offset + end, data[end - 1], self.block_bytes
             elif damage is not None:
@@ -200,7 +173,7 @@ class IndexedRecords:
             scattered = np.arange(len(self))[positions] if isinstance(positions, slice) else positions
             pieces = [self._bytes_of(row, row + 1) for row in scattered.tolist()]
             return message_of(self._columns(pieces, scattered), self.dtypes)
-        return message_of(self._range(positions.start, positions.stop), self.dtypes)
+        return self._range(positions.start, positions.stop)
 
     def _prepare(self) -> None:
         try:
@@ -214,25 +187,26 @@ class IndexedRecords:
         offsets, fetch = self._offsets, self._fetch
         if fetch is None or offsets is None:
             return None
-        offset = offsets.item(row)
-        size = offsets.item(row + 1) - offset
+        offset = offsets[row]
+        size = offsets[row + 1] - offset
         try:
             data = fetch(offset, size)
         except DamagedError:
             return None
         return self.format.one(data) if len(data) == size else None
 
-    def _range(self, start: int, stop: int) -> Columns:
+    def _range(self, start: int, stop: int) -> Message:
         offsets = self._offsets
         assert offsets is not None
         parts = []
         while True:
             until = stop
             if stop - start > 1 and offsets[stop] - offsets[start] > _RANGE_BYTES:
-                until = max(start + 1, int(np.searchsorted(offsets, offsets[start] + _RANGE_BYTES)) - 1)
-            parts.append(self._columns([self._bytes_of(start, until)], slice(start, until)))
+                until = max(start + 1, bisect_left(offsets, offsets[start] + _RANGE_BYTES) - 1)
+            columns = self._columns([self._bytes_of(start, until)], slice(start, until))
+            parts.append(message_of(columns, self.dtypes))
             if until == stop:
-                return join_columns(parts)
+                return cat(parts)
             start = until
 
     def _bytes_of(self, start: int, stop: int) -> bytes:
@@ -241,8 +215,8 @@ class IndexedRecords:
         assert offsets is not None
         if start == stop:
             return b""
-        offset = offsets.item(start)
-        size = offsets.item(stop) - offset
+        offset = offsets[start]
+        size = offsets[stop] - offset
         data = self._read(offset, size, start)
         if len(data) < size:
             raise self._changed(start)
@@ -252,7 +226,7 @@ class IndexedRecords:
         """The columns of these records; the line end between them counts for nothing, or as empty qualities."""
         count = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
         if not count:
-            return {name: list_column([]) for name in self.dtypes}
+            return {name: object_column([]) for name in self.dtypes}
         pieces.append(b"")
         block = self.format.parse(b"\n".join(pieces), final=True)
         if block.problem is not None:

@@ -6,12 +6,11 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from fireworks.core.message import Message
+from fireworks.core.message import Message, cat
 from fireworks.core.pipe import Pipe
 from fireworks.core.state import State, check_names
 from fireworks.toolbox._pipes.batching import BatchingPipe
-from fireworks.toolbox._pipes.sequence_formats import Block, Columns
-from fireworks.toolbox._pipes.sequence_records import join_columns, message_of, messages_of, open_records
+from fireworks.toolbox._pipes.sequence_records import message_of, open_records
 from fireworks.utils.exceptions import StateError
 from fireworks.utils.utils import RowIndex, as_positions
 
@@ -84,7 +83,7 @@ class BioSeqPipe(Pipe):
 
     def _start_at(self, offset: int, row: int) -> None:
         """Goes on at this place of the file, where this row begins."""
-        self._block: Block | None = None
+        self._block: Message | None = None
         self._block_start = offset
         self._next_start = offset
         self._first_row = row  # of the block
@@ -97,12 +96,13 @@ class BioSeqPipe(Pipe):
             block = self._current()
             if block is None:
                 raise StopIteration
-            self._rows = messages_of(block.columns, self._records.dtypes, self.position - self._first_row)
+            rows = range(self.position - self._first_row, len(block))
+            self._rows = map(block._take, map(slice, rows, range(rows.start + 1, len(block) + 1)))
             row = next(self._rows)
         self.position += 1
         return row
 
-    def _current(self) -> Block | None:
+    def _current(self) -> Message | None:
         """The block that holds the next row, or None at the end."""
         while self._block is None or self.position >= self._next_row:
             block = self._records.after(self._next_start, self._next_row)
@@ -112,7 +112,8 @@ class BioSeqPipe(Pipe):
                         f"cannot go on at row {self.position} of {self.path}: it has {self._next_row} rows now"
                     )
                 return None
-            self._block, self._block_start, self._next_start = block, self._next_start, block.end
+            self._block = message_of(block.columns, self._records.dtypes)
+            self._block_start, self._next_start = self._next_start, block.end
             self._first_row, self._next_row = self._next_row, self._next_row + block.rows
         return self._block
 
@@ -120,19 +121,19 @@ class BioSeqPipe(Pipe):
         """The next rows as one message, fewer at the end; all of them are still to come when one is malformed."""
         begin = self.position, self._block_start, self._first_row
         self._rows = iter(())
-        parts: list[Columns] = []
+        parts: list[Message] = []
         try:
             while count and (block := self._current()) is not None:
                 start = self.position - self._first_row
-                stop = min(start + count, block.rows)
-                parts.append({name: column[start:stop] for name, column in block.columns.items()})
+                stop = min(start + count, len(block))
+                parts.append(block._take(slice(start, stop)))
                 self.position += stop - start
                 count -= stop - start
         except Exception:
             self.position = begin[0]
             self._start_at(*begin[1:])
             raise
-        return message_of(join_columns(parts), self._records.dtypes) if parts else Message()
+        return cat(parts)
 
     def batches(self, n: int) -> BatchingPipe:
         """A pipe of messages of n rows, the last one with what is left; reading on within the file, without an index.
@@ -199,7 +200,7 @@ class BioSeqPipe(Pipe):
         self._start_at(own["block"], own["row"])
 
     def __getstate__(self) -> dict[str, Any]:
-        # A generator cannot be pickled; the block is read again.
+        # An iterator cannot be pickled with its rows; the block is read again.
         attributes = self.__dict__ | {"_rows": iter(()), "_block": None}
         return attributes | {"_next_start": self._block_start, "_next_row": self._first_row}
 
