@@ -476,7 +476,7 @@ def test_a_column_that_the_table_lacks_is_an_error_with_the_nearest():
         encode({"label": ["a"]}, table_of(label=sa.Text()), ["x"], DIALECTS["sqlite"])
 
 
-def test_numbers_of_numpy_and_torch_are_bound_as_those_of_python():
+def test_numbers_of_numpy_and_torch_are_bound_as_those_of_python_and_truth_values_as_sqlite_has_them():
     table = table_of(n=sa.Integer(), f=sa.Double(), b=sa.Boolean(), j=sa.JSON())
     batch = Message({"n": np.array([1, 2], np.int32), "f": torch.tensor([1.5, 2]), "b": [np.True_, False]})
     batch["j"] = [{"a": np.int64(1)}, np.arange(2)]
@@ -486,7 +486,7 @@ def test_numbers_of_numpy_and_torch_are_bound_as_those_of_python():
     assert {name: {type(value) for value in values} for name, values in bound.items()} == {
         "n": {int},
         "f": {float},
-        "b": {bool},
+        "b": {int},
         "j": {str},
     }
     assert [json.loads(text) for text in bound["j"]] == [{"a": 1}, [0, 1]]
