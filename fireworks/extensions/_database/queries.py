@@ -277,8 +277,9 @@ class DBPipe(_Reading):
                 message = adbc.read_table(source, selection)
             if message is not None:
                 return message
-            rows = source.fetch(selection.all_rows, f"reading table {selection.table.name!r}")
-            return message_of(rows, selection, source.dialect)
+            what = f"reading table {selection.table.name!r}"
+            # The rows must be gone when the collector is back, which would look through them.
+            return message_of(source.fetch(selection.all_rows, what), selection, source.dialect)
 
     def _is_long(self) -> bool:
         """Whether there are so many rows that to connect once more is worth it."""
