@@ -24,10 +24,10 @@ Row: TypeAlias = tuple[Any, ...]
 Borrow: TypeAlias = Callable[[], sa.Connection | None]
 Result = TypeVar("Result")
 
-FETCHED = 10_000  # rows in one call of the driver, of what is read to the end
-# Rows that become parts of columns at a time: so few that the processor has them at hand, and that they are gone before
-# the garbage collector looks through them, which with all rows takes longer than all else.
-_TURNED = 500
+# Rows in one call of the driver, of what is read to the end: so few that the processor has them at hand while they
+# become parts of columns, and that they are gone before the garbage collector looks through them, which can take longer
+# than all else.
+FETCHED = 500
 
 
 def message_of(rows: Sequence[Row], selection: Selection, dialect: sa.Dialect) -> Message:
@@ -118,7 +118,7 @@ def _all_rows(connection: sa.Connection, statement: sa.Select[Any], parameters: 
 def _all_columns(connection: sa.Connection, statement: sa.Select[Any]) -> list[list[Any]]:
     result = connection.execute(statement)
     columns: list[list[Any]] = [[] for _ in result.cursor.description]
-    while rows := result.cursor.fetchmany(_TURNED):
+    while rows := result.cursor.fetchmany(FETCHED):
         for column, values in zip(columns, zip(*rows, strict=True), strict=True):
             column += values
     result.close()
