@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import sqlite3
 import threading
 from datetime import timedelta
 
@@ -65,6 +66,20 @@ class TestInsert:
         pipe.commit()
 
         assert rows_of(pipe, "name", "weight") == [("fig", 0.5), ("pear", 2.0)]
+
+    @pytest.mark.parametrize("limit", [2, 7, 250_000])
+    @pytest.mark.parametrize("rows", [1, 2, 3, 1_000, 2_001])
+    def test_sqlite_gets_as_many_rows_at_once_as_it_takes_and_the_rest(self, tmp_path, limit, rows):
+        engine = sa.create_engine(f"sqlite:///{tmp_path}/fruit.sqlite")
+        limited = sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER
+        sa.event.listen(engine, "connect", lambda driver, record: driver.setlimit(limited, limit))
+        pipe = TablePipe(create_table("fruit", FRUIT), engine)
+
+        assert pipe.insert({"name": [f"fruit {n}" for n in range(rows)], "weight": range(rows)}) == rows
+        pipe.commit()
+
+        assert sorted(rows_of(pipe, "weight", "name")) == [(float(n), f"fruit {n}") for n in range(rows)]
+        engine.dispose()
 
     @pytest.mark.parametrize("batch", [{}, {"name": []}, Message(), [], pd.DataFrame({"name": []})])
     def test_an_empty_batch_writes_nothing_and_leaves_no_transaction(self, fruit, batch):

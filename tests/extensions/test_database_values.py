@@ -476,7 +476,7 @@ def test_a_column_that_the_table_lacks_is_an_error_with_the_nearest():
         encode({"label": ["a"]}, table_of(label=sa.Text()), ["x"], DIALECTS["sqlite"])
 
 
-def test_numbers_of_numpy_and_torch_are_bound_as_those_of_python():
+def test_numbers_of_numpy_and_torch_are_bound_as_those_of_python_and_truth_values_as_sqlite_has_them():
     table = table_of(n=sa.Integer(), f=sa.Double(), b=sa.Boolean(), j=sa.JSON())
     batch = Message({"n": np.array([1, 2], np.int32), "f": torch.tensor([1.5, 2]), "b": [np.True_, False]})
     batch["j"] = [{"a": np.int64(1)}, np.arange(2)]
@@ -486,7 +486,7 @@ def test_numbers_of_numpy_and_torch_are_bound_as_those_of_python():
     assert {name: {type(value) for value in values} for name, values in bound.items()} == {
         "n": {int},
         "f": {float},
-        "b": {bool},
+        "b": {int},
         "j": {str},
     }
     assert [json.loads(text) for text in bound["j"]] == [{"a": 1}, [0, 1]]
@@ -504,6 +504,7 @@ def test_numbers_of_numpy_and_torch_are_bound_as_those_of_python():
         (sa.DateTime(), "", "was read where a point in time was expected"),
         (sa.DateTime(), 5, "was read where a point in time was expected"),
         (sa.DateTime(), "2020-13-01 00:00:00", "was read where a point in time was expected"),
+        (sa.DateTime(), "0000-01-01 00:00:00", "was read where a point in time was expected"),
         (sa.DateTime(), "2020-01-01 00:00:00+02", "was read with a time zone, and the column has none"),
         (sa.Date(), "2020-1", "was read where a day was expected"),
         (sa.JSON(), "{", "cannot be read"),
@@ -524,6 +525,22 @@ def test_times_of_other_programs_are_read_from_sqlite():
     assert times.isna().tolist() == [False, False, True, False]
     instants = decode([("2020-01-01 10:00:00+02:00",)], {"x": sa.DateTime(timezone=True)}, DIALECTS["sqlite"])
     assert instants["x"][0] == pd.Timestamp("2020-01-01 08:00:00", tz="UTC")
+
+
+@given(st.lists(st.datetimes() | st.none(), max_size=20), st.data())
+def test_texts_of_times_are_read_from_sqlite_as_python_reads_them(moments, data):
+    parts = st.sampled_from(["auto", "seconds", "milliseconds", "microseconds", "minutes", "hours"])
+    rows = [(m and m.isoformat(data.draw(st.sampled_from(" T")), data.draw(parts)),) for m in moments]
+    rows += [(data.draw(st.sampled_from(["2020-W01-1", "20200101", "2020-01-01 1020", "2020-01-01 10:20:30,5"])),)]
+
+    times = decode(rows, {"x": sa.DateTime()}, DIALECTS["sqlite"])["x"]
+
+    assert [None if time is pd.NaT else time.to_pydatetime() for time in times] == [
+        text and datetime.datetime.fromisoformat(text) for (text,) in rows
+    ]
+    for text, time in zip(rows, times, strict=True):  # alone, where no other is of another form
+        (alone,) = decode([text], {"x": sa.DateTime()}, DIALECTS["sqlite"])["x"]
+        assert alone is time or alone == time
 
 
 def test_arrow_gives_the_same_message_as_the_driver():

@@ -18,7 +18,7 @@ from fireworks.core._columns import TEXT, Column
 from fireworks.core.message import Message
 from fireworks.extensions._database.connections import read
 from fireworks.extensions._database.decoding import decoded
-from fireworks.extensions._database.decoding_times import instants_column
+from fireworks.extensions._database.decoding_times import instants_column, of_texts
 from fireworks.extensions._database.families import Target, is_single
 from fireworks.extensions._database.selection import Selection
 from fireworks.extensions._database.sources import Source
@@ -156,7 +156,7 @@ def _text(cells: Any, kind: str, target: Target) -> Column | None:
 
 def _timestamp(cells: Any, kind: str, target: Target) -> Column | None:
     if kind in ("string", "large_string") and target.has_usual_format:
-        moments = _parsed(cells)
+        moments = of_texts(cells)
     elif kind == ("timestamp[us, tz=UTC]" if target.zoned else "timestamp[us]"):
         moments = np.array(cells, dtype="datetime64[us]")
     else:
@@ -167,20 +167,6 @@ def _timestamp(cells: Any, kind: str, target: Target) -> Column | None:
     if len(known) and (known.min() < _FIRST_YEAR or known.max() >= _AFTER_LAST):
         return None  # infinity, which Python's datetime lacks
     return instants_column(moments) if target.zoned else Column(moments, moments.dtype)
-
-
-def _parsed(cells: Any) -> np.ndarray | None:
-    """Points in time as SQLAlchemy writes them, and no other way."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    lengths = pc.min_max(pc.binary_length(cells)).as_py()
-    if lengths != {"min": 26, "max": 26}:
-        return None
-    try:
-        return np.array(cells.cast(pa.timestamp("us")), dtype="datetime64[us]")
-    except pa.ArrowInvalid:
-        return None
 
 
 _CONVERTERS = {"int": _int, "bool": _bool, "float": _float, "text": _text, "timestamp": _timestamp}

@@ -13,8 +13,7 @@ from fireworks.core._columns import Column
 from fireworks.extensions._database.families import Target
 from fireworks.extensions._database.types import concrete
 
-# '2020-01-31 10:20:30', with milliseconds, with microseconds: what numpy reads as we do. It takes 'now' for a date.
-_LENGTHS = {19, 23, 26}
+_FIRST_YEAR = np.datetime64("0001-01-01", "us")  # of Python's datetime
 _MEND = "mend the row in the database, or read the column as text"
 
 
@@ -48,15 +47,23 @@ def instants_column(array: np.ndarray) -> Column:
 
 
 def _parsed(values: Sequence[Any], target: Target) -> np.ndarray:
-    texts = [value for value in values if value is not None]
-    joined = "".join(texts)
-    plain = set(map(len, texts)) <= _LENGTHS and joined.count("-") == 2 * len(texts)
-    if plain and target.has_usual_format and joined.isascii() and "+" not in joined and "Z" not in joined:
-        try:
-            return np.array(values, dtype="datetime64[us]")
-        except ValueError:
-            pass  # one by one, to say which
-    return np.array([_one(value, row, target) for row, value in enumerate(values)], dtype="datetime64[us]")
+    import pyarrow as pa
+
+    array = of_texts(pa.array(values, pa.string())) if target.has_usual_format else None
+    if array is None:  # one by one, to say which
+        array = np.array([_one(value, row, target) for row, value in enumerate(values)], dtype="datetime64[us]")
+    return array
+
+
+def of_texts(cells: Any) -> np.ndarray | None:
+    """Microseconds of an Arrow column of texts; None where it has one that Python alone can read, or nobody."""
+    import pyarrow as pa
+
+    try:
+        moments = np.array(cells.cast(pa.timestamp("us")), dtype="datetime64[us]")
+    except pa.ArrowInvalid:
+        return None
+    return None if (moments < _FIRST_YEAR).any() else moments
 
 
 def _one(value: Any, row: int, target: Target) -> datetime.datetime | None:

@@ -6,7 +6,6 @@ import datetime
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from fireworks.extensions._database.cells import Cells
@@ -56,6 +55,8 @@ def bound(values: list[Any], target: Target) -> list[Any]:
     Raises:
         CellError: The type refuses a value.
     """
+    if target.family == "bool" and target.dialect.name == "sqlite":
+        return list(map(_NUMBERS.get, values))  # the driver looks for an adapter of everything that is no plain number
     if target.family in _AS_THEY_ARE:
         return values
     if target.family == "timestamp":
@@ -68,19 +69,15 @@ def bound(values: list[Any], target: Target) -> list[Any]:
 
 
 _AS_THEY_ARE = {"bool", "int", "float", "text", "bytes", "tensor"}
+_NUMBERS = {False: 0, True: 1}
 
 
 def _as_text(moments: list[datetime.datetime | None]) -> list[str | None]:
     """What SQLAlchemy writes for each, 'YYYY-MM-DD HH:MM:SS.ffffff', for all of them at once; instants are in UTC."""
-    array = pd.DatetimeIndex(moments).tz_localize(None).as_unit("us").to_numpy()
-    if not len(array) or np.isnat(array).all():
-        return [None] * len(moments)
-    letters = np.datetime_as_string(array, unit="us")
-    letters.view("U1").reshape(len(letters), -1)[:, 10] = " "
-    written: list[str | None] = letters.tolist()
-    if None not in moments:
-        return written
-    return [None if moment is None else text for moment, text in zip(moments, written, strict=True)]
+    import pyarrow as pa
+
+    array = pa.array(pd.DatetimeIndex(moments).tz_localize(None).as_unit("us"))
+    return list(array.cast(pa.string()).to_numpy(zero_copy_only=False).tolist())
 
 
 def _processed(values: list[Any], process: Callable[[Any], Any], target: Target) -> list[Any]:

@@ -6,6 +6,7 @@ import datetime
 import decimal
 import uuid
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,9 @@ class KeyList:
     def __init__(self, blocks: Iterator[Sequence[Key]], width: int) -> None:
         parts: list[list[np.ndarray]] = [[] for _ in range(width)]
         for block in blocks:
-            for part, values in zip(parts, zip(*block, strict=True), strict=True):
-                part.append(_packed(values))
+            for place, part in enumerate(parts):
+                # zip(*block) would make an iterator for every row, over which the garbage collector then goes.
+                part.append(_packed(list(map(itemgetter(place), block))))
         self._columns = [_joined(part) for part in parts]
 
     def __len__(self) -> int:

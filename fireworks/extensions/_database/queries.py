@@ -21,7 +21,14 @@ from fireworks.extensions._database.lookups import Lookups
 from fireworks.extensions._database.reading import Pages
 from fireworks.extensions._database.schema import as_table
 from fireworks.extensions._database.selection import Selection, as_select, select_entities
-from fireworks.extensions._database.sources import Borrow, Row, Source, message_of, rows_of, without_collector
+from fireworks.extensions._database.sources import (
+    Borrow,
+    Row,
+    Source,
+    message_of,
+    message_of_columns,
+    rows_of,
+)
 from fireworks.utils.exceptions import StateError
 from fireworks.utils.utils import RowIndex, as_positions
 
@@ -272,14 +279,12 @@ class DBPipe(_Reading):
         numbers, booleans, text, bytes, timestamps and tensors.
         """
         selection, source = self._selection, self._source
-        with without_collector():
-            message = None
-            if adbc.can_read(source, selection) and self._is_long():
-                message = adbc.read_table(source, selection)
+        if adbc.can_read(source, selection) and self._is_long():
+            message = adbc.read_table(source, selection)
             if message is not None:
                 return message
-            rows = source.fetch(selection.all_rows, f"reading table {selection.table.name!r}")
-            return message_of(rows, selection, source.dialect)
+        columns = source.columns(selection.all_rows, f"reading table {selection.table.name!r}")
+        return message_of_columns(columns, selection, source.dialect)
 
     def _is_long(self) -> bool:
         """Whether there are so many rows that to connect once more is worth it."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import repeat
 from typing import Any, TypeAlias, TypeVar
 
@@ -19,30 +18,26 @@ from fireworks.extensions._database.decoding import decoded
 from fireworks.extensions._database.errors import translated
 from fireworks.extensions._database.selection import Selection
 
-__all__ = ["Borrow", "Row", "Source", "Stream", "message_of", "rows_of", "without_collector"]
+__all__ = ["Borrow", "Row", "Source", "Stream", "message_of", "message_of_columns", "rows_of"]
 
 Row: TypeAlias = tuple[Any, ...]
 Borrow: TypeAlias = Callable[[], sa.Connection | None]
 Result = TypeVar("Result")
 
-FETCHED = 10_000  # rows in one call of the driver, of what is read to the end
-
-
-@contextmanager
-def without_collector() -> Iterator[None]:
-    """Python's garbage collector looks through all the rows again and again while they come: most of the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
+# Rows in one call of the driver, of what is read to the end: so few that the processor has them at hand while they
+# become parts of columns, and that they are gone before the garbage collector looks through them, which can take longer
+# than all else.
+FETCHED = 500
 
 
 def message_of(rows: Sequence[Row], selection: Selection, dialect: sa.Dialect) -> Message:
     """Rows of the driver as one message with the columns of a selection."""
     columns = list(zip(*rows, strict=True)) if rows else [()] * (max(selection.places, default=0) + 1)
+    return message_of_columns(columns, selection, dialect)
+
+
+def message_of_columns(columns: Sequence[Sequence[Any]], selection: Selection, dialect: sa.Dialect) -> Message:
+    """The same of columns of the driver's values."""
     return Message({target.name: decoded(columns[place], target) for target, place in selection.targets(dialect)})
 
 
@@ -100,6 +95,10 @@ class Source:
         """All rows of a statement."""
         return self.run(what, lambda connection: _all_rows(connection, statement, parameters))
 
+    def columns(self, statement: sa.Select[Any], what: str) -> list[list[Any]]:
+        """The columns of all rows of a statement."""
+        return self.run(what, lambda connection: _all_columns(connection, statement))
+
     def count(self, statement: sa.Select[Any], what: str) -> int:
         """The number that a statement gives."""
         return self.run(what, lambda connection: int(connection.execute(statement).scalar_one()))
@@ -114,6 +113,16 @@ def _all_rows(connection: sa.Connection, statement: sa.Select[Any], parameters: 
     rows = result.cursor.fetchall()
     result.close()
     return rows if isinstance(rows, list) else list(rows)
+
+
+def _all_columns(connection: sa.Connection, statement: sa.Select[Any]) -> list[list[Any]]:
+    result = connection.execute(statement)
+    columns: list[list[Any]] = [[] for _ in result.cursor.description]
+    while rows := result.cursor.fetchmany(FETCHED):
+        for column, values in zip(columns, zip(*rows, strict=True), strict=True):
+            column += values
+    result.close()
+    return columns
 
 
 def _row_blocks(connection: sa.Connection, statement: sa.Select[Any]) -> Iterator[list[Row]]:
