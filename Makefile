@@ -45,7 +45,7 @@ docs: $(INSTALLED_DOCS) ## Build the documentation into docs/_build/html
 bench: $(INSTALLED_BENCH) ## Measure beside the peers (GROUP=A: one group; RECORD=1: into benchmarks/README.md)
 	$(BENCH)/python -m benchmarks run $(GROUP) $(if $(RECORD),--record)
 
-bench-growth: $(INSTALLED_BENCH) ## Draw how cost grows with size, into benchmarks/
+bench-growth: $(INSTALLED_BENCH) ## Draw how cost grows with size, into benchmarks/ (TOPIC=claims: one topic)
 	$(BENCH)/python -m benchmarks growth $(TOPIC)
 
 clean: ## Remove what tools wrote; .venv and .venv-bench stay

@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--scale", type=float, default=1.0, help="of the data; targets are meant for 1")
     run.add_argument("--cpu", action="store_true", help="count processor time, on a machine that is busy otherwise")
     run.add_argument("--json", type=Path, default=HERE / "latest.json", help="where results go (latest.json)")
-    run.add_argument("--record", action="store_true", help="as results.json and the table of the README, too")
+    run.add_argument("--record", action="store_true", help="into results.json and the table of the README, too")
     run.set_defaults(function=_run)
     both = commands.add_parser("compare", help="show what became slower or faster, by ratio")
     both.add_argument("old", type=Path)
@@ -69,25 +69,47 @@ def _run(options: Any) -> int:
     if unknown:
         print(f"no group {', '.join(unknown)}; there are {', '.join(GROUPS)}", file=sys.stderr)
         return 2
+    if options.record and options.only:
+        print("--record takes whole groups; leave out --only", file=sys.stderr)
+        return 2
     clock = _processor_time if options.cpu else time.perf_counter
     conditions = report.conditions() | {"clock": "processor time" if options.cpu else "wall time"}
     results: list[Result] = []
-    titles: dict[str, str] = {}
     for group in options.groups or GROUPS:
-        titles[group] = import_module(f"benchmarks.{GROUPS[group]}").TITLE
-        print(f"\n{group}. {titles[group]}\n", flush=True)
+        print(f"\n{group}. {_title(group)}\n", flush=True)
+        start = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="fireworks-bench-") as folder:
             items = (item for item in group_workloads(group, options.scale, Path(folder)) if options.only in item.name)
             for result in run_group(group, items, options.seconds, clock):
                 results.append(result)
                 print(report.lines_of(result), flush=True)
                 report.save(options.json, results, conditions)
+        own = [result for result in results if result.group == group]
+        print(f"\n{group}: {report.counted(own)}; {time.perf_counter() - start:.0f} s", flush=True)
     if options.record:
-        report.save(HERE / "results.json", results, conditions)
-        report.write_readme(HERE / "README.md", report.table_of(results, titles, conditions))
-    verdicts = [target["met"] for result in results for target in result.targets]
-    print(f"\n{verdicts.count(True)} of {len(verdicts)} targets met, {verdicts.count(False)} missed. {options.json}")
+        _record(results, conditions, HERE)
+    print(f"\n{report.counted(results)}. {options.json}")
     return 0
+
+
+def _title(group: str) -> str:
+    title: str = import_module(f"benchmarks.{GROUPS[group]}").TITLE
+    return title
+
+
+def _record(results: list[Result], conditions: dict[str, Any], folder: Path) -> None:
+    """Into results.json and the table of the README; groups that this run left out stay as they were."""
+    path = folder / "results.json"
+    measured = {result.group for result in results}
+    if measured != set(GROUPS) and path.is_file():
+        earlier, of_earlier = report.load(path)
+        kept = [result for result in earlier if result.group not in measured]
+        results = sorted([*results, *kept], key=lambda result: result.group)
+        groups = ", ".join(sorted({result.group for result in kept}))
+        conditions = conditions | {"earlier": {"groups": groups, "date": of_earlier["date"]}}
+    report.save(path, results, conditions)
+    titles = {group: _title(group) for group in GROUPS}
+    report.write_readme(folder / "README.md", report.table_of(results, titles, conditions))
 
 
 def _processor_time() -> float:

@@ -1,4 +1,8 @@
-"""How cost grows with size: one picture per topic, both axes logarithmic."""
+"""How cost grows with size: a picture per topic, both axes logarithmic, and the numbers in growth.json.
+
+Each curve has an expectation, CONSTANT or LINEAR, and gets the exponent of a power of the size that is fitted to its
+largest sizes; one that grows faster than expected is named, and makes the command fail.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
 import torch
 
+from benchmarks.report import conditions
 from benchmarks.searches import seconds_per_trial
 from fireworks import Message, Pipe, cat
 from fireworks.core.cache import LFUCache, LRUCache, RRCache
@@ -21,43 +27,126 @@ from fireworks.extensions.database import DBPipe, TablePipe, create_table
 from fireworks.extensions.experiment import Experiment, experiments
 from fireworks.extensions.hyperspace.queue import RunQueue
 from fireworks.toolbox import BatchingPipe, FunctionPipe
+from fireworks.utils.files import replacing
 
-__all__ = ["TOPICS", "draw"]
+__all__ = ["CONSTANT", "LINEAR", "TOPICS", "Curve", "Point", "Topic", "curves_of", "draw"]
 
-Point = tuple[str, int, float]  # curve, size, seconds
+CONSTANT, LINEAR = 0, 1  # the exponent of the size that is expected
+WORDS = {CONSTANT: "constant", LINEAR: "linear"}
 BATCH = 256
+# Larger tables fit no cache of the processor, so what touches a constant number of rows slows down by up to 2 times per
+# decade; what looks at all of them by 10 times.
+_TOLERANCE = 0.3
+_FITTED = 3  # so many of the largest sizes; at small ones fixed costs hide the growth
+
+
+class Point(NamedTuple):
+    """One measurement; all of a curve have the same expectation."""
+
+    curve: str
+    size: int
+    seconds: float
+    expected: int
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What was measured of one operation over sizes."""
+
+    expected: int
+    sizes: list[int]
+    seconds: list[float]
+
+    @property
+    def exponent(self) -> float | None:
+        """Of the power of the size that fits the largest sizes; None for a single size."""
+        if len(self.sizes) < 2:
+            return None
+        return float(np.polyfit(np.log(self.sizes[-_FITTED:]), np.log(self.seconds[-_FITTED:]), 1)[0])
+
+    @property
+    def grows_too_fast(self) -> bool:
+        """Whether it grows faster than expected."""
+        return self.exponent is not None and self.exponent > self.expected + _TOLERANCE
+
+    def verdict(self) -> str:
+        """In words, what was expected and what came."""
+        if self.exponent is None:
+            return WORDS[self.expected]
+        fitted = f"{WORDS[self.expected]}, measured size^{round(self.exponent, 2) + 0.0:.2f}"  # no -0.00
+        return f"{fitted}: TOO FAST" if self.grows_too_fast else fitted
 
 
 def draw(topics: Sequence[str], scale: float, folder: Path) -> int:
-    """Measures and draws these topics, all by default; what was measured is printed, too."""
+    """Measures and draws these topics, all by default; 1 if a curve grows faster than expected."""
     unknown = [topic for topic in topics if topic not in TOPICS]
     if unknown:
         print(f"no topic {', '.join(unknown)}; there are {', '.join(TOPICS)}", file=sys.stderr)
         return 2
-    for topic in topics or TOPICS:
-        title, size_name, measure, sizes = TOPICS[topic]
+    is_worse = False
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in topics or TOPICS:
+        topic, where = TOPICS[name], conditions()
         points = []
         with tempfile.TemporaryDirectory(prefix="fireworks-growth-") as temporary:
-            for point in measure([max(int(size * scale), 1) for size in sizes], Path(temporary)):
+            for point in topic.measure([max(int(size * scale), 1) for size in topic.sizes], Path(temporary)):
                 points.append(point)
-                print(f"{topic}: {point[0]}, {point[1]:,}: {point[2] * 1e6:,.1f} µs", flush=True)
-        _picture(folder / f"growth_{topic}.png", title, size_name, points)
-    return 0
+                print(f"{name}: {point.curve}, {point.size:,}: {point.seconds * 1e6:,.1f} µs", flush=True)
+        curves = curves_of(points)
+        for curve, measured in curves.items():
+            print(f"{name}: {curve}: expected {measured.verdict()}", flush=True)
+            is_worse |= measured.grows_too_fast
+        _picture(folder / f"growth_{name}.png", topic, curves)
+        _save(folder / "growth.json", name, topic, curves, where)
+    return int(is_worse)
 
 
-def _picture(path: Path, title: str, size_name: str, points: list[Point]) -> None:
+def curves_of(points: Sequence[Point]) -> dict[str, Curve]:
+    """The curves by name, with their points in the order of sizes."""
+    curves = {}
+    for name in dict.fromkeys(point.curve for point in points):
+        own = sorted((point for point in points if point.curve == name), key=lambda point: point.size)
+        curves[name] = Curve(own[0].expected, [point.size for point in own], [point.seconds for point in own])
+    return curves
+
+
+def _save(path: Path, name: str, topic: Topic, curves: dict[str, Curve], where: dict[str, Any]) -> None:
+    """Puts the numbers of a topic among those of the others."""
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    measured = {
+        curve: {
+            "expected": WORDS[values.expected],
+            "exponent": None if values.exponent is None else round(values.exponent, 3),
+            "sizes": values.sizes,
+            "seconds": [float(f"{seconds:.4g}") for seconds in values.seconds],
+        }
+        for curve, values in curves.items()
+    }
+    content[name] = {"size": topic.size_name, "conditions": where, "curves": measured}
+    with replacing(path) as temporary:
+        Path(temporary).write_text(json.dumps(dict(sorted(content.items())), indent=1) + "\n", encoding="utf-8")
+
+
+def _picture(path: Path, topic: Topic, curves: dict[str, Curve]) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for curve in dict.fromkeys(point[0] for point in points):
-        sizes, seconds = zip(*[point[1:] for point in points if point[0] == curve], strict=True)
-        axes.plot(sizes, [second * 1e6 for second in seconds], marker="o", label=curve)
-    axes.set(xscale="log", yscale="log", xlabel=size_name, ylabel="µs", title=title)
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    for name, curve in curves.items():
+        style = {CONSTANT: "-", LINEAR: "--"}[curve.expected]
+        micros = [seconds * 1e6 for seconds in curve.seconds]
+        axes.plot(curve.sizes, micros, style, marker="o", label=f"{name} ({curve.verdict()})")
+    kinds = {CONSTANT: "constant (solid)", LINEAR: "linear (dashed)"}
+    expected = ", ".join(text for kind, text in kinds.items() if any(c.expected == kind for c in curves.values()))
+    title = f"{topic.title} over {topic.size_name}, expected: {expected}"
+    axes.set(xscale="log", yscale="log", xlabel=topic.size_name, ylabel="µs", title=title)
+    low, high = axes.get_ylim()
+    if high < 100 * low:  # noise should not look like growth
+        axes.set_ylim((low * high) ** 0.5 / 10, (low * high) ** 0.5 * 10)
     axes.grid(visible=True, alpha=0.3)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(0, -0.14), ncols=2, frameon=False)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -84,11 +173,13 @@ def _message_rows(sizes: Sequence[int], folder: Path) -> Iterator[Point]:
         message = Message({"x": torch.arange(2 * rows).view(rows, 2), "f": np.arange(rows, dtype=float)})
         index = np.random.default_rng(0).integers(0, rows, BATCH)
         order = torch.randperm(rows)
-        yield "slice of 256", rows, best(lambda message=message, rows=rows: message[0 : min(BATCH, rows)])
-        yield "gather of 256", rows, best(lambda message=message, index=index: message[index])
-        yield "construct", rows, best(lambda message=message: Message(message))
-        yield "append", rows, best(lambda message=message: message.append(message), rounds=3)
-        yield "permute", rows, best(lambda message=message, order=order: message.permute(order), rounds=3)
+        timed = best(lambda message=message, rows=rows: message[0 : min(BATCH, rows)])
+        yield Point("slice of 256", rows, timed, CONSTANT)
+        yield Point("gather of 256", rows, best(lambda message=message, index=index: message[index]), CONSTANT)
+        yield Point("construct", rows, best(lambda message=message: Message(message)), CONSTANT)
+        yield Point("append", rows, best(lambda message=message: message.append(message), rounds=3), LINEAR)
+        timed = best(lambda message=message, order=order: message.permute(order), rounds=3)
+        yield Point("permute", rows, timed, LINEAR)
 
 
 def _message_columns(sizes: Sequence[int], folder: Path) -> Iterator[Point]:
@@ -101,10 +192,10 @@ def _message_columns(sizes: Sequence[int], folder: Path) -> Iterator[Point]:
         for kind, make in kinds.items():
             columns = {f"column {number}": make() for number in range(count)}
             message = Message(columns)
-            yield f"construct, {kind}", count, best(lambda columns=columns: Message(columns))
-            yield f"slice, {kind}", count, best(lambda message=message: message[:BATCH])
-            yield f"gather, {kind}", count, best(lambda message=message, index=index: message[index])
-            yield f"cat of 10, {kind}", count, best(lambda message=message: cat([message] * 10))
+            yield Point(f"construct, {kind}", count, best(lambda columns=columns: Message(columns)), LINEAR)
+            yield Point(f"slice, {kind}", count, best(lambda message=message: message[:BATCH]), LINEAR)
+            yield Point(f"gather, {kind}", count, best(lambda message=message, index=index: message[index]), LINEAR)
+            yield Point(f"cat of 10, {kind}", count, best(lambda message=message: cat([message] * 10)), LINEAR)
 
 
 def _caches(sizes: Sequence[int], folder: Path) -> Iterator[Point]:
@@ -122,8 +213,9 @@ def _caches(sizes: Sequence[int], folder: Path) -> Iterator[Point]:
                 cache[place : place + batch] = rows
                 place += batch
 
-            yield f"hit of 32, {kind.__name__}", capacity, best(lambda cache=cache, index=index: cache[index])
-            yield f"insert and evict 32, {kind.__name__}", capacity, best(insert)
+            timed = best(lambda cache=cache, index=index: cache[index])
+            yield Point(f"hit of 32, {kind.__name__}", capacity, timed, CONSTANT)
+            yield Point(f"insert and evict 32, {kind.__name__}", capacity, best(insert), CONSTANT)
 
 
 def _pipelines(sizes: Sequence[int], folder: Path) -> Iterator[Point]:
@@ -141,13 +233,10 @@ def _pipelines(sizes: Sequence[int], folder: Path) -> Iterator[Point]:
             changing = FunctionPipe(changing, function=_unchanged)
         ends = {"Pipe": plain, "FunctionPipe": changing}
         for name, end in ends.items():
-            yield (
-                f"epoch of 40 batches, {name}",
-                depth,
-                best(lambda end=end: epoch(BatchingPipe(end, batch_size=BATCH))),
-            )
-            yield f"slice of 256, {name}", depth, best(lambda end=end: end[0:BATCH])
-        yield "attribute of the input", depth, best(lambda plain=plain: plain.columns)
+            timed = best(lambda end=end: epoch(BatchingPipe(end, batch_size=BATCH)))
+            yield Point(f"epoch of 40 batches, {name}", depth, timed, LINEAR)
+            yield Point(f"slice of 256, {name}", depth, best(lambda end=end: end[0:BATCH]), LINEAR)
+        yield Point("attribute of the input", depth, best(lambda plain=plain: plain.columns), LINEAR)
 
 
 def _unchanged(message: Message) -> Message:
@@ -165,15 +254,12 @@ def _lookups(sizes: Sequence[int], folder: Path) -> Iterator[Point]:
         reader = DBPipe(table, engine)
         start = time.perf_counter()
         reader[0]
-        yield "first look-up, which reads the keys", rows, time.perf_counter() - start
+        yield Point("first look-up, which reads the keys", rows, time.perf_counter() - start, LINEAR)
         index = np.random.default_rng(0).integers(0, rows, BATCH)
-        yield "one row", rows, best(lambda reader=reader, rows=rows: reader[rows // 2])
-        yield "256 rows", rows, best(lambda reader=reader, index=index: reader[index])
-        yield (
-            "slice of 256",
-            rows,
-            best(lambda reader=reader, rows=rows: reader[rows // 2 : min(rows // 2 + BATCH, rows)]),
-        )
+        yield Point("one row", rows, best(lambda reader=reader, rows=rows: reader[rows // 2]), CONSTANT)
+        yield Point("256 rows", rows, best(lambda reader=reader, index=index: reader[index]), CONSTANT)
+        timed = best(lambda reader=reader, rows=rows: reader[rows // 2 : min(rows // 2 + BATCH, rows)])
+        yield Point("slice of 256", rows, timed, CONSTANT)
         engine.dispose()
 
 
@@ -183,18 +269,22 @@ def _trials(sizes: Sequence[int], folder: Path) -> Iterator[Point]:
         seconds = seconds_per_trial(where, most + 1, f"sqlite:///{folder}/{where}.sqlite")
         for size in sizes:
             around = seconds[max(size - size // 10 - 1, 0) : size + size // 10 + 1]
-            yield f"one trial more, {where}", size, float(np.median(around))
+            yield Point(f"one trial more, {where}", size, float(np.median(around)), CONSTANT)
 
 
 def _experiments(sizes: Sequence[int], folder: Path) -> Iterator[Point]:
     made = 0
     for size in sorted(sizes):
+        seconds = []
         while made < size:
+            start = time.perf_counter()
             with Experiment("run", folder, capture=False) as experiment:
                 experiment.log_parameters(lr=made)
                 experiment.log_metrics(step=0, loss=1.0)
+            seconds.append(time.perf_counter() - start)
             made += 1
-        yield "list all", size, best(lambda: experiments(folder), rounds=3)
+        yield Point("one experiment more", size, min(seconds[-20:]), CONSTANT)
+        yield Point("list all", size, best(lambda: experiments(folder), rounds=3), LINEAR)
 
 
 def _claims(sizes: Sequence[int], folder: Path) -> Iterator[Point]:
@@ -212,18 +302,27 @@ def _claims(sizes: Sequence[int], folder: Path) -> Iterator[Point]:
             seconds.append(time.perf_counter() - start)
             assert claim is not None
         waiting = size - len(seconds)
-        yield "claim", size, min(seconds)
+        yield Point("claim", size, min(seconds), CONSTANT)
     queue.close()
 
 
-# topic → title, what grows, how it is measured, sizes
-TOPICS: dict[str, tuple[str, str, Callable[[Sequence[int], Path], Iterator[Point]], Sequence[int]]] = {
-    "message_rows": ("Message operations", "rows", _message_rows, (1_000, 10_000, 100_000, 1_000_000, 10_000_000)),
-    "message_columns": ("Message operations", "columns", _message_columns, (1, 3, 10, 30, 100, 200)),
-    "caches": ("Caches", "capacity in rows", _caches, (1_000, 10_000, 100_000, 1_000_000)),
-    "pipelines": ("Pipelines", "pipes one behind the other", _pipelines, (1, 2, 5, 10, 20)),
-    "lookups": ("Look-ups in a table", "rows of the table", _lookups, (10_000, 100_000, 1_000_000)),
-    "trials": ("Hyperparameter search", "trials so far", _trials, (10, 100, 1_000, 10_000)),
-    "experiments": ("Listing of experiments", "folders", _experiments, (10, 100, 500, 2_000)),
-    "claims": ("Run queue", "waiting runs", _claims, (10, 100, 1_000, 10_000, 100_000)),
+@dataclass(frozen=True)
+class Topic:
+    """What is measured together, in one picture."""
+
+    title: str
+    size_name: str
+    measure: Callable[[Sequence[int], Path], Iterator[Point]]
+    sizes: Sequence[int]
+
+
+TOPICS = {
+    "message_rows": Topic("Message operations", "rows", _message_rows, [10**power for power in range(3, 8)]),
+    "message_columns": Topic("Message operations", "columns", _message_columns, [1, 3, 10, 30, 100, 200]),
+    "caches": Topic("Caches", "capacity in rows", _caches, [10**power for power in range(3, 7)]),
+    "pipelines": Topic("Pipelines", "pipes one behind the other", _pipelines, [1, 2, 5, 10, 20]),
+    "lookups": Topic("Look-ups in a table", "rows of the table", _lookups, [10**power for power in range(4, 7)]),
+    "trials": Topic("Hyperparameter search", "trials so far", _trials, [10, 100, 1_000, 10_000]),
+    "experiments": Topic("Experiments of a folder", "folders", _experiments, [10, 100, 500, 2_000]),
+    "claims": Topic("Claims of the run queue", "waiting runs", _claims, [10**power for power in range(1, 6)]),
 }

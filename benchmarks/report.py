@@ -18,7 +18,7 @@ import torch
 from benchmarks.runner import OURS, Result
 from fireworks.utils.files import replacing
 
-__all__ = ["compare", "conditions", "lines_of", "load", "save", "table_of", "write_readme"]
+__all__ = ["compare", "conditions", "counted", "lines_of", "load", "save", "table_of", "write_readme"]
 
 _PACKAGES = ["torch", "numpy", "pandas", "pyarrow", "safetensors", "sqlalchemy", "pytorch-ignite", "biopython"]
 _PACKAGES += ["tensordict", "torchdata", "datasets", "grain", "cachetools", "cachebox", "adbc-driver-sqlite"]
@@ -39,6 +39,7 @@ def conditions() -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
         "python": platform.python_version(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load": os.getloadavg()[0],
         "packages": packages,
@@ -103,21 +104,30 @@ def lines_of(result: Result) -> str:
     return "\n".join(lines)
 
 
+def counted(results: Iterable[Result]) -> str:
+    """How many targets are met.
+
+    Example:
+        >>> counted([])
+        '0 of 0 targets met, 0 missed, 0 not measured'
+    """
+    verdicts = [target["met"] for result in results for target in result.targets]
+    met, missed, open_ = (verdicts.count(verdict) for verdict in (True, False, None))
+    return f"{met} of {len(verdicts)} targets met, {missed} missed, {open_} not measured"
+
+
 def table_of(results: Sequence[Result], titles: dict[str, str], conditions: dict[str, Any]) -> str:
     """All results as Markdown."""
-    targets = [target for result in results for target in result.targets]
-    counts = {verdict: sum(target["met"] is met for target in targets) for met, verdict in _VERDICTS.items()}
     packages = ", ".join(f"{name} {number}" for name, number in conditions["packages"].items())
-    counted = (
-        f"{counts['met']} of {len(targets)} targets are met, {counts['MISSED']} missed, {counts['–']} could not be "
-        "measured. Best of several rounds; in brackets the peak memory, where it is 0.1 MB or more."
-    )
+    total = f"{counted(results)}. Best of several rounds; in brackets the peak memory, where it is 0.1 MB or more."
     where = (
-        f"{conditions['clock'].capitalize()}; {conditions['date'][:10]}; {conditions['machine']}; "
-        f"{conditions['threads']} threads; load at the start {conditions['load']:.1f}; "
-        f"Python {conditions['python']}, {packages}."
+        f"{conditions['clock'].capitalize()}; {conditions['date'][:10]}; {conditions['machine']}, "
+        f"{conditions['cores']} of them used, {conditions['threads']} threads of torch; "
+        f"load at the start {conditions['load']:.1f}; Python {conditions['python']}, {packages}."
     )
-    parts = [counted, where]
+    if earlier := conditions.get("earlier"):
+        where += f" Groups measured in earlier runs, the last of {earlier['date'][:10]}: {earlier['groups']}."
+    parts = [total, where]
     for group, title in titles.items():
         chosen = [result for result in results if result.group == group]
         if chosen:
@@ -126,7 +136,7 @@ def table_of(results: Sequence[Result], titles: dict[str, str], conditions: dict
                 "|---|---|---|---|---|---|",
                 *("| " + " | ".join(cell.replace("; ", "<br>") for cell in _cells(result)) + " |" for result in chosen),
             ]
-            parts += [f"### {group}. {title}", "\n".join(rows)]
+            parts += [f"### {group}. {title}", f"{counted(chosen)}.", "\n".join(rows)]
     return "\n\n".join(parts)
 
 

@@ -1,11 +1,14 @@
 """The benchmarks: every workload runs, all competitors deliver the same data, and regressions are shown."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from benchmarks.__main__ import GROUPS, group_workloads, main
-from benchmarks.report import amount, load, table_of, write_readme
+from benchmarks.__main__ import GROUPS, _record, group_workloads, main
+from benchmarks.growth import CONSTANT, LINEAR, TOPICS, Point, curves_of
+from benchmarks.report import amount, conditions, load, table_of, write_readme
 from benchmarks.runner import OURS, Fact, Target, Workload, check, measure
 
 TINY = 0.01
@@ -82,16 +85,74 @@ def test_a_run_prints_saves_and_tables_its_results(tmp_path, capsys):
     assert (
         main(["run", "C", "--only", "hit", "--scale", str(TINY), "--seconds", "0", "--json", f"{tmp_path}/c.json"]) == 0
     )
-    assert "C  hit, 32 rows: " in capsys.readouterr().out
-    results, conditions = load(tmp_path / "c.json")
+    printed = capsys.readouterr().out
+    assert "C  hit, 32 rows: " in printed and "C: " in printed and "1 targets met, " in printed
+    results, where = load(tmp_path / "c.json")
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- results -->\nold\n<!-- end of results -->\nafter\n")
-    write_readme(readme, table_of(results, {"C": "Caches"}, conditions))
+    write_readme(readme, table_of(results, {"C": "Caches"}, where))
 
     assert [result.name for result in results] == ["hit, 32 rows"]
     text = readme.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n")
     assert "| hit, 32 rows | " in text and "### C. Caches" in text and "old" not in text
+
+
+@pytest.mark.parametrize(
+    "expected, power, verdict",
+    [
+        (CONSTANT, 0, "constant, measured size^0.00"),
+        (CONSTANT, 1, "constant, measured size^1.00: TOO FAST"),
+        (LINEAR, 1, "linear, measured size^1.00"),
+        (LINEAR, 2, "linear, measured size^2.00: TOO FAST"),
+    ],
+)
+def test_a_cost_that_grows_faster_than_expected_is_named(expected, power, verdict):
+    points = [Point("claim", size, 1e-9 * size**power, expected) for size in (1000, 10, 10_000, 100)]
+    curve = curves_of(points)["claim"]
+
+    assert curve.sizes == [10, 100, 1000, 10_000]
+    assert curve.verdict() == verdict
+
+
+def test_growth_is_drawn_printed_and_kept_beside_that_of_other_topics(tmp_path, capsys, monkeypatch):
+    def measure(sizes, folder):
+        yield from (Point("look", size, 1e-6 * size, CONSTANT) for size in sizes)
+
+    monkeypatch.setitem(TOPICS, "looks", replace(TOPICS["claims"], measure=measure))
+    (tmp_path / "growth.json").write_text('{"other": {}}')
+
+    assert main(["growth", "looks", "--folder", str(tmp_path), "--scale", "0.1"]) == 1
+    assert "looks: look: expected constant, measured size^1.00: TOO FAST\n" in capsys.readouterr().out
+    kept = json.loads((tmp_path / "growth.json").read_text())
+    assert list(kept) == ["looks", "other"]
+    assert kept["looks"]["curves"]["look"]["sizes"] == [1, 10, 100, 1000, 10000]
+    assert (tmp_path / "growth_looks.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_every_topic_of_growth_measures_each_curve_at_each_size(topic, tmp_path):
+    sizes = [1, 40, 80]
+    curves = curves_of(list(TOPICS[topic].measure(sizes, tmp_path)))
+
+    assert curves and all(curve.sizes == sizes for curve in curves.values())
+
+
+def test_a_record_of_one_group_keeps_the_others_and_says_so(tmp_path):
+    (tmp_path / "README.md").write_text("<!-- results -->\n<!-- end of results -->\n")
+    results, _ = load(Path(write_results(tmp_path / "a.json", 1.0)))
+    where = conditions() | {"clock": "wall time", "date": "2026-01-02"}
+    _record([*results, replace(results[0], group="B", name="old")], where, tmp_path)
+    _record([replace(results[0], group="B", name="new")], where | {"date": "2026-03-04"}, tmp_path)
+
+    assert [(result.group, result.name) for result in load(tmp_path / "results.json")[0]] == [
+        ("A", "slice"),
+        ("B", "new"),
+    ]
+    text = (tmp_path / "README.md").read_text()
+    assert "2 of 2 targets met, 0 missed, 0 not measured. Best of" in text
+    assert "Wall time; 2026-03-04" in text and "earlier runs, the last of 2026-01-02: A." in text
+    assert main(["run", "C", "--only", "hit", "--record"]) == 2
 
 
 def test_an_unknown_group_is_named(capsys):

@@ -57,11 +57,10 @@ class LossRecord:
             FloatingPointError: One of them is not finite; names the first.
         """
         self._read()
-        unchecked = range(self._checked, len(self._losses))
-        self._checked = len(self._losses)
-        for step in unchecked:
-            if not math.isfinite(self._losses[step]):
-                raise not_finite(self._losses[step], self._epochs[step], self._iterations[step])
+        start, self._checked = self._checked, len(self._losses)
+        if not all(map(math.isfinite, self._losses[start:])):
+            step = next(step for step in range(start, self._checked) if not math.isfinite(self._losses[step]))
+            raise not_finite(self._losses[step], self._epochs[step], self._iterations[step])
 
     def _read(self) -> None:
         """Make numbers of the tensors that were recorded since the last time."""

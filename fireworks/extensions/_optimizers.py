@@ -42,14 +42,14 @@ def build_optimizer(
     """
     make_optimizer = _resolve(optimizer, torch.optim, Optimizer, "optimizer")
     make_scheduler = None if scheduler is None else _resolve(scheduler, lr_scheduler, LRScheduler, "scheduler")
-    takers = {_name(taker): _accepted(taker) for taker in (make_optimizer, make_scheduler) if taker is not None}
-    _check_known(arguments, takers, own_arguments)
-    for_optimizer = {name: value for name, value in arguments.items() if _takes(make_optimizer, name)}
+    makers = [maker for maker in (make_optimizer, make_scheduler) if maker is not None]
+    takers = [(maker, _accepted(maker)) for maker in makers]
+    _check_known(arguments, {_name(maker): accepted for maker, accepted in takers}, own_arguments)
+    for_optimizer = {name: value for name, value in arguments.items() if _takes(takers[0][1], name)}
     for_scheduler = {name: value for name, value in arguments.items() if name not in for_optimizer}
-    for taker, its_own in ((make_optimizer, for_optimizer), (make_scheduler, for_scheduler)):
-        if taker is not None:
-            _check_complete(taker, its_own)
-            check_values(taker, _name(taker), its_own)
+    for (maker, accepted), its_own in zip(takers, (for_optimizer, for_scheduler), strict=False):
+        _check_complete(maker, accepted, its_own)
+        check_values(maker, _name(maker), its_own)
     is_ready = isinstance(optimizer, Optimizer)
     built = optimizer if is_ready else _make(make_optimizer, _trainable(parameters), for_optimizer)
     _check_kind(built, Optimizer, "optimizer", optimizer)
@@ -119,8 +119,7 @@ def _accepted(taker: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return {item.name: item for item in parameters if item.kind in by_name}
 
 
-def _takes(taker: Callable[..., Any], name: str) -> bool:
-    accepted = _accepted(taker)
+def _takes(accepted: Mapping[str, inspect.Parameter], name: str) -> bool:
     return _is_named(accepted, name) or _takes_anything(accepted)
 
 
@@ -144,14 +143,14 @@ def _check_known(
         raise TypeError(f"unknown arguments: {', '.join(unknown)}. {lists}")
 
 
-def _check_complete(taker: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
-    kinds = kinds_of(taker)
-    missing = [
-        f"{name!r} ({describe_kind(kinds[name])})" if name in kinds else repr(name)
-        for name, item in _accepted(taker).items()
-        if _is_named(_accepted(taker), name) and item.default is item.empty and name not in arguments
-    ]
+def _check_complete(
+    taker: Callable[..., Any], accepted: Mapping[str, inspect.Parameter], arguments: Mapping[str, Any]
+) -> None:
+    names = [name for name, item in accepted.items() if _is_named(accepted, name) and item.default is item.empty]
+    missing = [name for name in names if name not in arguments]
     if missing:
+        kinds = kinds_of(taker)
+        missing = [f"{name!r} ({describe_kind(kinds[name])})" if name in kinds else repr(name) for name in missing]
         raise TypeError(f"{_name(taker)} needs {', '.join(missing)}; give it as a keyword argument")
 
 

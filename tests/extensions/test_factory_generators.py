@@ -143,6 +143,15 @@ def test_a_random_search_that_is_restarted_draws_what_it_would_have_drawn():
     assert drain(RandomGenerator(SPACE, trials=6, seed=3), board) == whole[3:]
 
 
+def test_each_trial_of_a_random_search_draws_from_a_stretch_of_its_own():
+    wide = {str(number): Uniform(0.0, 1.0) for number in range(100)}
+    points = drain(RandomGenerator(wide, trials=50, seed=2**200), Board())
+    values = [value for point in points for value in point.values()]
+
+    assert len(set(values)) == 5_000
+    assert 0.48 < np.mean(values) < 0.52
+
+
 @given(st.integers(0, 1000), st.floats(1e-6, 1e3), st.floats(1, 1e3), st.integers(1, 50), st.integers(0, 50))
 def test_what_is_drawn_lies_in_its_dimension(seed, low, factor, start, span):
     random = np.random.default_rng(seed)

@@ -235,6 +235,22 @@ def test_a_database_in_memory_serves_this_process_alone():
     engine.dispose()
 
 
+def test_a_new_file_gets_small_pages_and_an_old_one_keeps_its_own(tmp_path):
+    sizes = []
+    for name in ("new", "old"):
+        engine = sa.create_engine(f"sqlite:///{tmp_path}/{name}.sqlite")
+        with engine.connect() as connection:
+            if name == "old":
+                connection.exec_driver_sql("CREATE TABLE other (id INTEGER)")
+        make_factory(engine)
+        with engine.connect() as connection:
+            connection.exec_driver_sql("VACUUM")
+            sizes.append(connection.exec_driver_sql("PRAGMA page_size").scalar())
+        engine.dispose()
+
+    assert sizes == [2048, 4096]
+
+
 def test_a_lease_must_last():
     with pytest.raises(ValueError, match="expected a lease above 0"):
         make_factory("sqlite://", lease=timedelta(0))

@@ -104,6 +104,9 @@ class RandomGenerator:
         self.space = space
         self.trials = checked_limit(trials)
         self.seed = drawn_seed(seed)
+        # One stream for all trials, of which each has a stretch of its own: a new generator per trial takes 9 µs.
+        self._random = np.random.Generator(np.random.Philox(self.seed))
+        self._start = self._random.bit_generator.state
 
     @property
     def space(self) -> dict[str, Dimension]:
@@ -116,9 +119,9 @@ class RandomGenerator:
 
     def propose(self, history: History) -> dict[str, Any]:
         """The next point."""
-        number = next_number(history, self.trials)
-        random = np.random.default_rng([self.seed, number])
-        return {name: dimension.sample(random) for name, dimension in self._space.items()}
+        self._start["state"]["counter"][-1] = next_number(history, self.trials)
+        self._random.bit_generator.state = self._start
+        return {name: dimension.sample(self._random) for name, dimension in self._space.items()}
 
 
 class _Taken:

@@ -23,6 +23,7 @@ from fireworks.utils.exceptions import ColumnError, DatabaseLockedError
 __all__ = ["ResultTable", "SearchTables", "one_row", "search_tables"]
 
 _ID = "id"
+_PAGE = 2048  # bytes: for each page that a trial touches, a commit writes all of it into the log
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,18 @@ class SearchTables:
 
     def create(self, engine: sa.Engine) -> None:
         """Create those that are not there, though others may be doing the same."""
-        _despite_races(lambda: self.metadata.create_all(engine), engine.dialect)
+        _despite_races(lambda: self._create_all(engine), engine.dialect)
         with engine.begin() as connection:
             is_there = connection.execute(sa.select(self.lock)).first()
         if is_there is None:
             _despite_races(lambda: self._insert_lock(engine), engine.dialect)
+
+    def _create_all(self, engine: sa.Engine) -> None:
+        with engine.begin() as connection:
+            is_new = engine.dialect.name == "sqlite" and not connection.exec_driver_sql("PRAGMA page_count").scalar()
+            if is_new:
+                connection.exec_driver_sql(f"PRAGMA page_size = {_PAGE}")
+            self.metadata.create_all(connection)
 
     def _insert_lock(self, engine: sa.Engine) -> None:
         with engine.begin() as connection:
