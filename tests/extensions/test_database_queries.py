@@ -513,7 +513,7 @@ def test_batches_are_of_one_moment_whatever_is_written_while_they_come(engine, n
     seen = next(batches)["values"].tolist()
     DBPipe(numbers, engine).filter("values", "__gt__", 6).delete()
     with engine.begin() as connection:
-        connection.execute(sa.insert(numbers), [{"values": 45}])
+        connection.execute(sa.insert(numbers), [{"id": 100, "values": 45}])
     for batch in batches.remaining():
         seen += batch["values"].tolist()
 
