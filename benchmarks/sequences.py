@@ -49,7 +49,7 @@ def _iterating(path: Path) -> Iterator[Workload]:
     def batches() -> Callable[[], Any]:
         letters = 0
         for batch in BioSeqPipe(path).batches(1000):
-            for sequence in batch["sequences"]:
+            for sequence in batch.array("sequences"):
                 letters += len(sequence)
         return lambda: _digest(ours_by_batch())
 
@@ -60,8 +60,9 @@ def _iterating(path: Path) -> Iterator[Workload]:
             yield from zip(batch["ids"], batch["sequences"], strict=True)
 
     def rows() -> Callable[[], Any]:
-        for _ in BioSeqPipe(path):
-            pass
+        letters = 0
+        for row in BioSeqPipe(path):
+            letters += len(row.array("sequences")[0])
         return lambda: _digest(ours_by_row())
 
     def biopython() -> Callable[[], Any]:
@@ -107,7 +108,7 @@ def _indexing(path: Path, records: int) -> Iterator[Workload]:
     rows = np.random.default_rng(1).integers(0, records, min(FETCHES, records)).tolist()
     pipe, indexed = BioSeqPipe(path), SeqIO.index(str(path), "fasta")
     fetch: dict[str, Any] = {
-        OURS: lambda: {"sequence": [pipe[row]["sequences"][0] for row in rows]},
+        OURS: lambda: {"sequence": [pipe[row].array("sequences")[0] for row in rows]},
         BIOPYTHON: lambda: {"sequence": [str(indexed[f"record{row}"].seq) for row in rows]},
         PYFASTX: None,
         PYFAIDX: None,
@@ -130,5 +131,7 @@ def _indexing(path: Path, records: int) -> Iterator[Workload]:
         fetch[PYFAIDX] = lambda: {"sequence": [str(faidx[f"record{row}"]) for row in rows]}
     targets = [Target(0.30, BIOPYTHON), Target(0.45, PYFASTX)]
     yield Workload(f"fetch {FETCHES} records, one at a time", fetch, targets)
+    in_one_call = {OURS: lambda: {"sequence": pipe[rows].array("sequences").tolist()}}
+    yield Workload(f"fetch {FETCHES} records, in one call where there is one", fetch | in_one_call, targets)
     indexed.close()
     without_index()

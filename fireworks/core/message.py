@@ -366,9 +366,14 @@ class Message(Rows):
         tensor = self._tensors.get(name)
         if tensor is not None:
             return _columns.tensor_values(tensor, name)
-        if name not in self._frame_names():
+        taken = self._taken
+        if taken is not None and type(taken[1]) is slice and name in taken[0]:  # one view, and the others go on waiting
+            array = taken[0][name][taken[1]]
+        elif name in self._frame_names():
+            array = self._array(name)[0]
+        else:
             raise ColumnError.unknown([name], self.columns)
-        values = np.asarray(self._array(name)[0]).view()
+        values = np.asarray(array).view()
         values.flags.writeable = False
         return values
 
