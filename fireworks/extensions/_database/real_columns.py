@@ -16,7 +16,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 from fireworks.extensions._database.cells import Cells
 from fireworks.extensions._database.declared import affinity_of, declared_type
@@ -44,7 +43,7 @@ class RealColumns:
     def __init__(self, table: sa.Table) -> None:
         self.table = table
         self._transaction: Callable[[], Any] = lambda: None
-        self._declared: _Declarations = {}
+        self._traits: Any = None
         self._checks: dict[str, _Check] = {}
 
     def check(self, connection: sa.Connection, columns: Columns, adds_rows: bool = False) -> None:
@@ -60,9 +59,10 @@ class RealColumns:
         """
         transaction = connection.get_transaction()
         if transaction is None or self._transaction() is not transaction:
-            declared = _declarations(connection, self.table)
-            if declared != self._declared:
-                self._declared, self._checks = declared, dict(_checks(self.table, declared, connection.dialect))
+            traits = _traits(connection, self.table)
+            if traits != self._traits:
+                declared = _declarations(connection, self.table, traits)
+                self._traits, self._checks = traits, dict(_checks(self.table, declared, connection.dialect))
             if transaction is not None:
                 self._transaction = weakref.ref(transaction)
         if not self._checks:
@@ -211,77 +211,63 @@ def _said(target: Target) -> tuple[str, str | None]:
 # What the database says
 
 
-def _declarations(connection: sa.Connection, table: sa.Table) -> _Declarations:
-    """The columns that the database has; none where it is no database whose types are known here."""
-    name = connection.dialect.name
-    if name == "sqlite":
-        return _of_sqlite(connection, table)
-    if name == "postgresql":
-        return _of_postgresql(connection, table)
-    return _of_mariadb(connection, table) if name in MYSQL else {}
+def _traits(connection: sa.Connection, table: sa.Table) -> Any:
+    """What changes when the table is altered, and costs less than its columns; None where nothing is known.
+
+    A server to which a table is named locks it, so that nobody alters it before the transaction ends.
+    """
+    kind = connection.dialect.name
+    schema, plain = _named(connection, table)
+    name = schema + plain
+    if kind == "sqlite":
+        return connection.exec_driver_sql(f"PRAGMA {schema}table_xinfo({plain})").all()
+    if kind == "postgresql":
+        literal = "'" + name.replace("'", "''") + "'"
+        return connection.exec_driver_sql(
+            f"SELECT attname, atttypid, atttypmod FROM pg_catalog.pg_attribute LEFT JOIN {name} ON false "
+            f"WHERE attrelid = {literal}::regclass AND attnum > 0 AND NOT attisdropped"
+        ).all()
+    if kind in MYSQL:
+        connection.exec_driver_sql(f"SELECT 1 FROM {name} LIMIT 0").close()
+        row = connection.exec_driver_sql(f"SHOW CREATE TABLE {name}").one()
+        is_table = len(row) == 2  # the text of a view says nothing about its types
+        return re.sub(r" AUTO_INCREMENT=\d+", "", row[1]) if is_table else object()
+    return None
 
 
-def _of_sqlite(connection: sa.Connection, table: sa.Table) -> _Declarations:
-    quote, schema = connection.dialect.identifier_preparer.quote_identifier, connection.schema_for_object(table)
-    where = f"{quote(schema)}." if schema else ""
-    found = connection.exec_driver_sql(f"PRAGMA {where}table_xinfo({quote(table.name)})")
-    return {name.lower(): (declared, None) for _, name, declared, *_ in found}
+def _named(connection: sa.Connection, table: sa.Table) -> tuple[str, str]:
+    """The schema, with the point behind it, and the name, as the text of a statement has them."""
+    quote = connection.dialect.identifier_preparer.quote_identifier
+    schema = connection.schema_for_object(table)
+    return f"{quote(schema)}." if schema else "", quote(table.name)
 
 
-_ATTRIBUTE = sa.table(
-    "pg_attribute",
-    *map(sa.column, ["attrelid", "attname", "atttypid", "atttypmod", "attnum", "attisdropped"]),
-    schema="pg_catalog",
-)
-_TYPE = sa.table("pg_type", *map(sa.column, ["oid", "typtype", "typbasetype", "typtypmod"]), schema="pg_catalog")
-
-
-def _of_postgresql(connection: sa.Connection, table: sa.Table) -> _Declarations:
-    quote, schema = connection.dialect.identifier_preparer.quote_identifier, connection.schema_for_object(table)
-    # Percent signs are doubled for the text of statements, which this is not.
-    name = ".".join(map(quote, filter(None, [schema, table.name]))).replace("%%", "%")
-    columns, kinds = _ATTRIBUTE.c, _TYPE.c
-    # To name the table locks it, so that nobody alters it before this transaction ends.
-    rows = _ATTRIBUTE.join(_TYPE, kinds.oid == columns.atttypid).outerjoin(table, sa.false())
-    found = connection.execute(
-        sa.select(columns.attname, columns.atttypid, columns.atttypmod, kinds.typtype, _written(columns))
-        .select_from(rows)
-        .where(columns.attrelid == sa.cast(name, postgresql.REGCLASS), columns.attnum > 0, ~columns.attisdropped)
-    )
-    return {name: (_resolved(connection, *about), None) for name, *about in found.all()}
-
-
-def _written(columns: Any) -> Any:
-    return sa.func.format_type(columns.atttypid, columns.atttypmod)
-
-
-def _resolved(connection: sa.Connection, oid: int, modifier: int, kind: str, text: str) -> str:
-    """The type behind a domain; text for an enum, which refuses what is none of its values."""
-    if kind == "e":
-        return "text"
-    if kind != "d":
-        return text
-    base = _TYPE.alias()
-    found = connection.execute(
-        sa.select(
-            _TYPE.c.typbasetype,
-            _TYPE.c.typtypmod,
-            base.c.typtype,
-            sa.func.format_type(_TYPE.c.typbasetype, _TYPE.c.typtypmod),
-        )
-        .join(base, base.c.oid == _TYPE.c.typbasetype)
-        .where(_TYPE.c.oid == oid)
-    ).one()
-    return _resolved(connection, *found)
-
-
-def _of_mariadb(connection: sa.Connection, table: sa.Table) -> _Declarations:
-    # To name the table locks it, so that nobody alters it before this transaction ends.
-    connection.execute(sa.select(sa.literal(1)).select_from(table).limit(0)).close()
-    quote, schema = connection.dialect.identifier_preparer.quote, connection.schema_for_object(table)
-    name = ".".join(map(quote, filter(None, [schema, table.name])))
-    found = connection.exec_driver_sql(f"SHOW FULL COLUMNS FROM {name}")
+def _declarations(connection: sa.Connection, table: sa.Table, traits: Any) -> _Declarations:
+    """The columns that the database has."""
+    kind = connection.dialect.name
+    if kind == "sqlite":
+        return {name.lower(): (declared, None) for _, name, declared, *_ in traits}
+    if kind == "postgresql":
+        return {name: (_written(connection, oid, modifier), None) for name, oid, modifier in traits}
+    if kind not in MYSQL:
+        return {}
+    found = connection.exec_driver_sql(f"SHOW FULL COLUMNS FROM {''.join(_named(connection, table))}")
     return {
         name.lower(): (declared, None if collation is None else collation.partition("_")[0])
         for name, declared, collation, *_ in found
     }
+
+
+_TYPE = sa.table("pg_type", *map(sa.column, ["oid", "typtype", "typbasetype", "typtypmod"]), schema="pg_catalog")
+
+
+def _written(connection: sa.Connection, oid: int, modifier: int) -> str:
+    """A type of PostgreSQL: what is behind a domain; text for an enum, which refuses what is none of its values."""
+    columns = _TYPE.c
+    written = sa.func.format_type(sa.literal(oid), sa.literal(modifier))
+    kind, base, of_base, text = connection.execute(
+        sa.select(columns.typtype, columns.typbasetype, columns.typtypmod, written).where(columns.oid == oid)
+    ).one()
+    if kind == "d":
+        return _written(connection, base, of_base)
+    return "text" if kind == "e" else str(text)
