@@ -139,7 +139,7 @@ def _bool(cells: Any, kind: str, target: Target) -> Column | None:
 
 
 def _float(cells: Any, kind: str, target: Target) -> Column | None:
-    if kind not in ("float", "double"):
+    if kind not in ("float", "double") or (kind == "double" and is_single(target)):
         return None
     array = np.array(cells, dtype=np.float32 if is_single(target) else np.float64)
     return Column(array, array.dtype)

@@ -6,12 +6,8 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
 import sqlalchemy as sa
-from sqlalchemy.types import TypeEngine
 
-from fireworks.extensions._database.families import target_of
-from fireworks.extensions._database.values import encode
 from fireworks.utils.exceptions import CellError
 
 __all__ = ["can_copy", "copy_rows"]
@@ -40,10 +36,6 @@ _BINARY = frozenset(
         "jsonb",
     ]
 )
-
-
-# Their binary form is made by cutting off what does not fit, so values of wider columns are checked here.
-_NARROW: dict[str, TypeEngine[Any]] = {"int2": sa.SMALLINT(), "int4": sa.INTEGER(), "float4": sa.REAL()}
 
 
 def can_copy(connection: sa.Connection, table: sa.Table, names: list[str]) -> bool:
@@ -85,9 +77,6 @@ def copy_rows(connection: sa.Connection, table: sa.Table, columns: Mapping[str, 
             for kind, oid in zip(known, types, strict=True)
         )
         way = "(FORMAT BINARY)" if is_binary else "(FORMAT TEXT)"
-        if is_binary:
-            for (name, values), kind in zip(columns.items(), known, strict=True):
-                _check_narrow(table.columns[name], values, kind.name, connection.dialect)
         try:
             with cursor.copy(f"COPY {target} ({names}) FROM STDIN {way}") as copy:
                 if is_binary:
@@ -100,12 +89,3 @@ def copy_rows(connection: sa.Connection, table: sa.Table, columns: Mapping[str, 
                 f"a value does not fit the type of its column in the database ({error}); the table is not the one that "
                 "is described, so reflect it again"
             ) from error
-
-
-def _check_narrow(column: sa.Column[Any], values: list[Any], kind: str, dialect: sa.Dialect) -> None:
-    """Refuses what the column in the database cannot hold, where it is smaller than the one that is described."""
-    narrow = _NARROW.get(kind)
-    if narrow is None or target_of(column, dialect).sql_name == narrow.__visit_name__:
-        return
-    real = sa.Table(column.table.name, sa.MetaData(), sa.Column(column.name, narrow))
-    encode({column.name: pd.Series(values, dtype=object)}, real, None, dialect)

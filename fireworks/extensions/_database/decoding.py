@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
+import sqlalchemy as sa
 import torch
 
 from fireworks.core._columns import OBJECT, TEXT, Column, object_array
@@ -76,14 +77,23 @@ def _of_atoms(values: Values) -> np.ndarray:
 
 
 def _decode_int(values: Values, target: Target) -> Column:
-    if type(next((value for value in values if value is not None), None)) is decimal.Decimal:  # a sum of integers
-        values = [value if value is None or value % 1 else int(value) for value in values]
+    values = _without_point(values)
     full, mask = _filled(values, _kinds(values, target, int, bool), 0)
     try:
         array: np.ndarray = np.array(full, dtype=np.int64)
     except OverflowError:
         array = np.array(full, dtype=np.uint64)
     return _masked(array, mask)
+
+
+def _without_point(values: Values) -> Values:
+    """Whole decimals, as a sum of integers is, as integers."""
+    if type(next((value for value in values if value is not None), None)) is not decimal.Decimal:
+        return values
+    return [
+        int(value) if isinstance(value, decimal.Decimal) and value.is_finite() and not value % 1 else value
+        for value in values
+    ]
 
 
 def _masked(array: np.ndarray, mask: np.ndarray | None) -> Column:
@@ -104,9 +114,27 @@ def _decode_bool(values: Values, target: Target) -> Column:
 
 
 def _decode_float(values: Values, target: Target) -> Column:
-    _kinds(values, target, float, int, decimal.Decimal)
-    array = np.array(values, dtype=np.float32 if is_single(target) else np.float64)
+    kinds = _kinds(values, target, float, int, decimal.Decimal)
+    array = np.array(values, dtype=np.float64)
+    if not kinds <= {float, _NONE} and not target.is_computed:
+        for row, (value, number) in enumerate(zip(values, array.tolist(), strict=True)):
+            if value is not None and value != number and decimal.Decimal(repr(number)) != value and value == value:
+                raise target.error(row, value, "has more digits than a float", "read the column as Decimal or int")
+    if is_single(target):
+        array = _as_single(array, target)
     return Column(array, array.dtype)
+
+
+def _as_single(array: np.ndarray, target: Target) -> np.ndarray:
+    """Floats of 32 bits, if that is what the column has: MariaDB sends six digits of each."""
+    with np.errstate(over="ignore"):
+        narrow = array.astype(np.float32)
+    changed = (narrow != array) & ~np.isnan(array)
+    for row in np.flatnonzero(changed).tolist() if not target.is_computed else ():
+        value = float(array[row])
+        if float(f"{value:.6g}" if target.is_mysql else str(narrow[row])) != value:
+            raise target.error(row, value, "has more digits than a float of 32 bits", "read the column as Double")
+    return narrow
 
 
 def _decode_text(values: Values, target: Target) -> Column:
@@ -126,7 +154,17 @@ def _decode_decimal(values: Values, target: Target) -> Column:
         return _decode_float(values, target)
     if set(map(type, values)) <= {decimal.Decimal, _NONE}:
         return Column(_of_atoms(values), OBJECT)
-    return _decode_objects(values, target)
+    column = _decode_objects(values, target)
+    if target.dialect.name == "sqlite" and isinstance(target.stored, sa.Numeric):
+        _keep_digits(column.array, values)
+    return column
+
+
+def _keep_digits(read: Any, values: Values) -> None:
+    """SQLAlchemy rounds the floats of SQLite to the digits of the type, also where they have more."""
+    for row, value in enumerate(values):
+        if isinstance(value, int) or (isinstance(value, float) and decimal.Decimal(f"{value:.15g}") != read[row]):
+            read[row] = decimal.Decimal(repr(value))
 
 
 def _decode_objects(values: Values, target: Target) -> Column:
@@ -155,6 +193,7 @@ def _decode_date(values: Values, target: Target) -> Column:
 
 
 def _decode_duration(values: Values, target: Target) -> Column:
+    values = _without_point(values)
     full, mask = _filled(values, _kinds(values, target, int), 0)
     array = np.array(full, dtype=np.int64).view("timedelta64[us]")
     if mask is not None:

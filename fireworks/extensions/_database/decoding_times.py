@@ -28,11 +28,16 @@ def timestamps(values: Sequence[Any], target: Target) -> np.ndarray:
         return _parsed(values, target)
     if kinds <= {datetime.datetime}:
         zoned = {value.tzinfo is not None for value in values if value is not None}
-        if zoned <= {False}:
+        if zoned <= {False} and not _keeps_zones(target):
             return from_datetimes(values)
         if zoned == {True} and target.zoned:
             return from_datetimes(pd.to_datetime(list(values), utc=True).tz_localize(None))
     return np.array([_one(value, row, target) for row, value in enumerate(values)], dtype="datetime64[us]")
+
+
+def _keeps_zones(target: Target) -> bool:
+    """Does the database send every point in time with its zone?"""
+    return target.zoned and target.dialect.name == "postgresql"
 
 
 def from_datetimes(values: Any) -> np.ndarray:
@@ -76,6 +81,8 @@ def _one(value: Any, row: int, target: Target) -> datetime.datetime | None:
     if not isinstance(moment, datetime.datetime):
         raise target.error(row, value, "was read where a point in time was expected", _MEND)
     if moment.tzinfo is None:
+        if _keeps_zones(target):
+            raise target.error(row, value, "was read without a time zone, and the column has one", _MEND)
         return moment
     if not target.zoned:
         raise target.error(row, value, "was read with a time zone, and the column has none", _MEND)

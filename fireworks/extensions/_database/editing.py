@@ -12,6 +12,7 @@ from fireworks.core._columns import is_scalar
 from fireworks.core.message import Message
 from fireworks.extensions._database.connections import connect
 from fireworks.extensions._database.errors import translated
+from fireworks.extensions._database.real_columns import RealColumns
 from fireworks.extensions._database.selection import Key, Selection, among, raw
 from fireworks.extensions._database.sources import Source
 from fireworks.extensions._database.values import bind, encode
@@ -56,6 +57,7 @@ def update_rows(source: Source, selection: Selection, batch: Any) -> int:
     if not columns:
         raise ValueError("there are no columns to update")
     with _writing(source, f"updating rows of table {selection.table.name!r}") as connection:
+        RealColumns(selection.table).check(connection, columns)
         if is_one_value and not any(key.name in columns for key in selection.keys):
             return _set_everywhere(connection, selection, {name: values[0] for name, values in columns.items()})
         return _set_each(connection, selection, columns, len(message))

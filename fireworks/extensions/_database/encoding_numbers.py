@@ -19,6 +19,8 @@ def _limits(target: Target) -> tuple[int, int]:
     """The least and the greatest integer."""
     bits = 64
     if target.dialect.name != "sqlite":
+        if target.sql_name == "YEAR":  # which takes 1 for 2001
+            return 1901, 2155
         sizes = {"TINYINT": 8, "SMALLINT": 16, "MEDIUMINT": 24, "BIGINT": 64}
         bits = sizes.get(target.sql_name, 64 if isinstance(target.stored, sa.BigInteger) else 32)
     if getattr(target.stored, "unsigned", False):
@@ -121,6 +123,10 @@ def _check_floats(array: np.ndarray, mask: np.ndarray, target: Target) -> None:
     there = ~mask
     if target.is_mysql:
         refuse(there & np.isinf(array), array, target, "is infinite", "write NaN or a large number instead")
+        scale = getattr(target.stored, "scale", None)
+        if scale is not None:
+            changed = np.array([round(value, scale) != value for value in array.tolist()], dtype=bool)
+            refuse(there & changed, array, target, f"has more than {scale} digits behind the point", "round it first")
     if is_single(target):
         narrow = array.astype(np.float32)
         changed = (narrow.astype(np.float64) != array) & ~np.isnan(array)

@@ -34,6 +34,8 @@ def _as_json(value: Any, row: int, target: Target) -> Any:
         raise target.error(row, value, f"is no JSON ({error})", "convert the column with map() first") from error
     if back != plain:
         raise target.error(row, value, "would change as JSON", "give every dict keys that are text")
+    if target.dialect.name == "sqlite" and isinstance(plain, int) and not -(2**63) <= plain < 2**63:
+        raise target.error(row, value, "is a number that SQLite takes for a float", "put it into a list")
     if "\\ud" in text:
         _refuse_letters(plain, _is_lone_surrogate, "has a lone surrogate", row, value, target)
     if is_binary and "\\u0000" in text:

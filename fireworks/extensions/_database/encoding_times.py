@@ -81,10 +81,16 @@ def _in_microseconds(array: np.ndarray, target: Target) -> np.ndarray:
     return coarse
 
 
+_UNITS = {"MINUTE": 60 * 10**6, "HOUR": 3600 * 10**6, "DAY": 86_400 * 10**6}  # months are none of Python's
+
+
 def _step(target: Target) -> int:
     """How many microseconds the smallest difference is that the column keeps."""
     if target.is_mysql:
         return int(10 ** (6 - (getattr(target.stored, "fsp", None) or 0)))
+    fields = getattr(target.stored, "fields", None)  # of an interval, such as DAY TO HOUR
+    if fields is not None and (unit := fields.split()[-1].upper()) != "SECOND":
+        return _UNITS.get(unit, 10**30)
     precision = getattr(target.stored, "precision", None) if target.dialect.name == "postgresql" else None
     return 1 if precision is None else int(10 ** (6 - precision))
 
@@ -150,7 +156,7 @@ def encode_duration(cells: Cells, target: Target) -> list[Any]:
         values = list(coarse.tolist())
     else:
         values = [value if value is None else _span(value, row, target) for row, value in enumerate(cells.listed())]
-    if target.family == "interval" and target.dialect.name != "postgresql":
+    if target.family == "interval":
         _check_interval(values, target)
     if target.family == "duration":
         longest = datetime.timedelta(microseconds=2**63 - 1)  # one less on the other side means NaT
@@ -174,11 +180,12 @@ def _span(value: Any, row: int, target: Target) -> datetime.timedelta:
 
 def _check_interval(values: list[Any], target: Target) -> None:
     """SQLAlchemy's Interval is a point in time after 1970 where the database has no type of its own."""
+    has_own = target.dialect.name == "postgresql"
     epoch, step = datetime.datetime(1970, 1, 1), _step(target)
     for row, value in enumerate(values):
         if value is None:
             continue
-        if not datetime.datetime.min - epoch <= value <= datetime.datetime.max - epoch:
+        if not has_own and not datetime.datetime.min - epoch <= value <= datetime.datetime.max - epoch:
             raise target.error(row, value, "is too long for the column", "declare the column timedelta")
-        if value.microseconds % step:
+        if value // datetime.timedelta(microseconds=1) % step:
             raise target.error(row, value, f"is finer than {_named(step)}", "declare the column timedelta")

@@ -25,7 +25,7 @@ _POSTGRES: list[tuple[type[FireworksError], tuple[str, ...]]] = [
     (DatabaseFullError, ("53100", "53200", "54023")),
     (DatabaseLockedError, ("55P03", "40P01", "40001")),
     (TableError, ("42P01", "3F000")),
-    (ColumnError, ("42703",)),
+    (ColumnError, ("42703", "42804")),
     (CellError, ("22", "23")),
 ]
 _MARIADB: list[tuple[type[FireworksError], set[int]]] = [

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql
+from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from fireworks.extensions._database.types import (
@@ -30,10 +30,10 @@ _OWN: list[tuple[type, str]] = [
 ]
 # In this order: an Enum is a String, a Float is a Numeric.
 _GENERIC: list[tuple[type | tuple[type, ...], str]] = [
-    (sa.Interval, "interval"),
+    ((sa.Interval, postgresql.INTERVAL), "interval"),
     ((TypeDecorator, sa.Enum, mysql.SET, mysql.BIT), "other"),
     (sa.Boolean, "bool"),
-    (sa.Integer, "int"),
+    ((sa.Integer, mysql.YEAR), "int"),
     (sa.Float, "float"),
     (sa.Numeric, "decimal"),
     (sa.DateTime, "timestamp"),
@@ -54,6 +54,7 @@ class Target:
     type: TypeEngine[Any]
     dialect: sa.Dialect
     charset: str | None = None
+    is_computed: bool = False  # by a query, which has no column of this type
 
     @cached_property
     def resolved(self) -> TypeEngine[Any]:

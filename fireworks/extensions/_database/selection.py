@@ -142,6 +142,16 @@ class Selection:
         return {str(entry.keyname): (place, entry.type) for place, entry in enumerate(result)}
 
     @cached_property
+    def _columns(self) -> set[int]:
+        """Places of what the select takes from a table as it is."""
+        result = self.statement.compile()._result_columns
+        return {
+            place
+            for place, entry in enumerate(result)
+            if any(isinstance(getattr(part, "element", part), sa.Column) for part in entry.objects)  # by a label, too
+        }
+
+    @cached_property
     def types(self) -> dict[str, TypeEngine[Any]]:
         """The names and types of the columns of messages, in their order."""
         known = self._described
@@ -162,7 +172,13 @@ class Selection:
         known = self.__dict__.get("_targets")
         if known is None or known[0] is not dialect:
             kinds = zip(self.types.items(), self.places, strict=True)
-            known = dialect, [(Target(name, kind, dialect), place) for (name, kind), place in kinds]
+            known = (
+                dialect,
+                [
+                    (Target(name, kind, dialect, is_computed=place not in self._columns), place)
+                    for (name, kind), place in kinds
+                ],
+            )
             self.__dict__["_targets"] = known
         return known[1]
 

@@ -19,6 +19,7 @@ from fireworks.extensions._database.culprits import naming_row
 from fireworks.extensions._database.errors import translated
 from fireworks.extensions._database.feeding import batches_of, is_batch, message_of
 from fireworks.extensions._database.queries import DBPipe
+from fireworks.extensions._database.real_columns import RealColumns
 from fireworks.extensions._database.schema import as_table, parse_columns, parse_columns_and_types
 from fireworks.extensions._database.transactions import Transaction
 from fireworks.extensions._database.upserting import check_keys, key_of, upsert_rows
@@ -84,6 +85,7 @@ class TablePipe(Pipe):
         if unknown:
             raise ColumnError(f"table {self._table.name!r}: {ColumnError.unknown(unknown, self._table.columns.keys())}")
         self._transaction = Transaction(self.engine, lock_timeout)
+        self._real = RealColumns(self._table)
         self._reader: DBPipe | None = None
         self._rows: DBPipe | None = None
         if not isinstance(table, str):
@@ -184,6 +186,7 @@ class TablePipe(Pipe):
             for first, part in chain([begin], parts):
                 try:
                     columns = self._encoded(part, connection.dialect)
+                    self._real.check(connection, columns, adds_rows=True)
                     what = f"inserting {len(part)} rows into {self._table.name!r}"
                     naming_row(connection, self._insert, columns, what)
                 except CellError as error:
@@ -226,7 +229,7 @@ class TablePipe(Pipe):
                 raise ColumnError(f"the batch has no column to update, only {', '.join(keys)}, which finds the rows")
             check_keys(columns, keys, "an update")
 
-        return self._write("updating {table} by {rows} rows", batch, write, check, keys)
+        return self._write("updating {table} by {rows} rows", batch, write, check, keys, adds_rows=False)
 
     def upsert(self, batch: Any, key: str | Sequence[str] | None = None) -> int:
         """Adds the rows whose key is new, and changes those whose key is in the table: their columns that are given.
@@ -278,6 +281,7 @@ class TablePipe(Pipe):
         batch = message_of({column_name: many})
         wanted = encode(batch, self._table, [column_name], dialect, required=False)[column_name]
         with self._transaction.step(what) as connection:
+            self._real.check(connection, {column_name: wanted})
             return delete_rows(connection, self._table, column_name, wanted)
 
     def _write(
@@ -287,6 +291,7 @@ class TablePipe(Pipe):
         write: Callable[[sa.Connection, Columns], int],
         check: Callable[[Columns], None] = lambda columns: None,
         keys: Sequence[str] = (),
+        adds_rows: bool = True,
     ) -> int:
         """Encodes and checks a batch, and writes it in one step."""
         columns = self._encoded(batch, self.engine.dialect, keys)
@@ -297,6 +302,7 @@ class TablePipe(Pipe):
             return 0
         self._rows = None
         with self._transaction.step(what) as connection:
+            self._real.check(connection, columns, adds_rows)
             return int(naming_row(connection, write, columns, what))
 
     def _encoded(self, batch: Any, dialect: sa.Dialect, keys: Sequence[str] = ()) -> Columns:
@@ -435,10 +441,11 @@ class TablePipe(Pipe):
         self.__dict__.update(state)
         self.engine = as_engine(state["engine"])
         self._transaction = Transaction(self.engine, self.lock_timeout)
+        self._real = RealColumns(self._table)
         self._reader = self._rows = None
 
 
-_NOT_SENT = ("_transaction", "_reader", "_rows", "_class")
+_NOT_SENT = ("_transaction", "_real", "_reader", "_rows", "_class")
 
 
 def _with_parents(table: sa.Table) -> list[sa.Table]:

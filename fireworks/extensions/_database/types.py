@@ -129,7 +129,7 @@ class ExactDecimal(TypeDecorator[decimal.Decimal]):
         return str(decimal.Decimal(value).normalize(_EVERY_DIGIT))
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> decimal.Decimal | None:
-        return None if value is None else decimal.Decimal(value)
+        return None if value is None else decimal.Decimal(repr(value) if isinstance(value, float) else value)
 
 
 _EVERY_DIGIT = decimal.Context(prec=decimal.MAX_PREC, Emin=decimal.MIN_EMIN, Emax=decimal.MAX_EMAX)

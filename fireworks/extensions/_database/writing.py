@@ -13,7 +13,7 @@ from fireworks.extensions._database.copying import can_copy, copy_rows
 from fireworks.extensions._database.values import bind, encode
 from fireworks.utils.exceptions import CellError
 
-__all__ = ["Columns", "count_rows", "delete_rows", "insert_rows", "run_for_rows", "update_rows"]
+__all__ = ["Columns", "count_rows", "delete_rows", "insert_rows", "run_for_rows", "update_rows", "with_defaults"]
 
 Columns = Mapping[str, list[Any]]  # of encoded values, all of one length
 
@@ -37,7 +37,7 @@ def insert_rows(connection: sa.Connection, table: sa.Table, columns: Columns) ->
         table: Where to.
         columns: From `encode`.
     """
-    filled = _with_defaults(table, columns, connection.dialect)
+    filled = with_defaults(table, columns, connection.dialect)
     if filled is not None and can_copy(connection, table, list(filled)):
         copy_rows(connection, table, bind(filled, table, connection.dialect))
     else:
@@ -166,7 +166,7 @@ def _is_translated(connection: sa.Connection) -> bool:
     return bool(connection.get_execution_options().get("schema_translate_map"))
 
 
-def _with_defaults(table: sa.Table, columns: Columns, dialect: sa.Dialect) -> dict[str, list[Any]] | None:
+def with_defaults(table: sa.Table, columns: Columns, dialect: sa.Dialect) -> dict[str, list[Any]] | None:
     """The columns and those that a constant fills; None where SQLAlchemy has to compute a default for each row."""
     filled = dict(columns)
     for name, column in table.columns.items():
