@@ -42,11 +42,13 @@ class JoinedRows:
         }
         self._arrays: dict[str, list[Array]] = {}
         self._dtypes: dict[str, Any] = {}
+        self._kinds: dict[str, tuple[Any, ...] | None] | None = None  # of the columns, once somebody appends to them
         frames = [message._frame_columns() for message in messages]
         for name in first._frame_names():
             arrays, dtypes = [arrays[name] for arrays, _ in frames], [dtypes[name] for _, dtypes in frames]
             self._dtypes[name] = dtypes[0]
-            if not _continue(arrays, dtypes, arrays[0], dtypes[0]):
+            kind = _kind_of_array(arrays[0], dtypes[0])
+            if kind is None or any(other != kind for other in map(_kind_of_array, arrays, dtypes)):
                 joined, self._dtypes[name] = _columns.join_arrays(list(zip(arrays, dtypes, strict=True)))
                 arrays = [joined]
             self._arrays[name] = arrays
@@ -81,24 +83,20 @@ class JoinedRows:
 
     def _takes(self, message: Message, frame: tuple[dict[str, Array], dict[str, Any]]) -> bool:
         """Can these rows stand behind those that are here, with nothing lost: no dtype, device or gradient?"""
-        if message._tensors.keys() != self._tensors.keys() or frame[0].keys() != self._arrays.keys():
-            return False
-        for name, tensors in self._tensors.items():
-            tensor, given = tensors[0], message._tensors[name]
-            if not (
-                type(given) is torch.Tensor is type(tensor)
-                and given.dtype is tensor.dtype
-                and given.device == tensor.device
-                and given.layout is torch.strided is tensor.layout
-                and given.shape[1:] == tensor.shape[1:]
-                and not (given.requires_grad or tensor.requires_grad or tensor.is_inference() or tensor.is_quantized)
-            ):
-                return False
         arrays, dtypes = frame
-        return all(
-            _continue([array], [dtypes[name]], self._arrays[name][0], self._dtypes[name])
-            for name, array in arrays.items()
-        )
+        if message._tensors.keys() != self._tensors.keys() or arrays.keys() != self._arrays.keys():
+            return False
+        if self._kinds is None:
+            tensors = {name: _kind_of_tensor(parts[0]) for name, parts in self._tensors.items()}
+            self._kinds = tensors | {
+                name: _kind_of_array(parts[0], self._dtypes[name]) for name, parts in self._arrays.items()
+            }
+        for name, kind in self._kinds.items():
+            tensor = message._tensors.get(name)
+            given = _kind_of_array(arrays[name], dtypes[name]) if tensor is None else _kind_of_tensor(tensor)
+            if kind is None or given != kind:
+                return False
+        return True
 
     def settle(self, message: Message) -> None:
         """Gives the message its rows, as its own."""
@@ -119,12 +117,13 @@ class JoinedRows:
             message._set(tensors, {name: parts[0][:rows] for name, parts in self._arrays.items()}, self._dtypes)
 
 
-def _continue(arrays: Sequence[Array], dtypes: Sequence[Any], first: Array, first_dtype: Any) -> bool:
-    """Does numpy join these with the first one as they are?"""
-    kind = first.dtype
-    return isinstance(first, np.ndarray) and all(
-        isinstance(array, np.ndarray)
-        and (array.dtype is kind or array.dtype == kind)
-        and (dtype is first_dtype or dtype == first_dtype)
-        for array, dtype in zip(arrays, dtypes, strict=True)
-    )
+def _kind_of_tensor(tensor: torch.Tensor) -> tuple[Any, ...] | None:
+    """What tensors must have in common so that their rows can be joined as they are; None where something is lost."""
+    if type(tensor) is not torch.Tensor or tensor.requires_grad or tensor.is_inference():
+        return None
+    return (tensor.dtype, tensor.device, tensor.shape[1:]) if tensor.layout is torch.strided else None
+
+
+def _kind_of_array(array: Array, dtype: Any) -> tuple[Any, ...] | None:
+    """The same of frame columns, which numpy joins as they are."""
+    return (array.dtype, dtype) if isinstance(array, np.ndarray) else None
