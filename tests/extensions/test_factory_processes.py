@@ -159,7 +159,7 @@ def search_with_a_slow_generator(url, trainer, start):
     engine = sa.create_engine(url)
     wait_shortly_for_locks(engine)
     start.wait()
-    make_factory(engine, trainer, ThinkOnce(3), lease=SHORT).run()
+    make_factory(engine, trainer, ThinkOnce(3), lease=timedelta(seconds=1.5)).run()  # shorter than it thinks
     engine.dispose()
 
 
