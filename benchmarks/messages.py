@@ -161,7 +161,8 @@ def _joined(name: str, parts: list[dict[str, Any]], limit: float, one_by_one: bo
         whole = messages[0]
         for message in messages[1:]:
             whole = whole.append(message)
-        whole["x"]  # rows that were appended wait in parts until then, and the others have joined theirs
+        if one_by_one:
+            whole["x"]  # rows that were appended wait in parts until then, and the others have joined theirs
         return whole
 
     def raw() -> dict[str, Any]:

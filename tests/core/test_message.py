@@ -288,6 +288,16 @@ def test_a_column_that_numpy_has_no_type_for_and_one_that_is_not_there_are_error
         message.array("c")
 
 
+def test_frames_of_messages_are_those_of_pandas_and_share_no_index():
+    columns = {"s": ["a", None], "f": [0.5, 1.5], "o": pd.Series(["x", "y"], dtype=object)}
+    frame = Message(columns).df
+    frame.columns.name = "names"
+    frame.index.name = "rows"
+
+    pd.testing.assert_frame_equal(Message(columns).df, pd.DataFrame(columns))
+    pd.testing.assert_frame_equal(Message().df, pd.DataFrame())
+
+
 def test_a_column_is_an_attribute_unless_a_real_one_wins():
     message = Message({"age": [1, 2], "x": torch.ones(2), "len": [7, 8], "columns": [1, 2], "_hidden": [1, 2]})
 
