@@ -180,6 +180,12 @@ KEPT = {
         ("INTERVAL DAY TO HOUR", sa.Interval(), datetime.timedelta(days=-1, hours=7)),
         ("mood", sa.Enum("fine", "low", name="mood"), "low"),
         ("INTEGER[]", sa.ARRAY(sa.BigInteger()), [1, 2]),
+        ("NUMERIC(5,2)", float, 1.25),
+        ("NUMERIC", float, 0.1),
+        ("NUMERIC", float, math.inf),
+        ("BIGINT", float, 2.0),
+        ("BIGINT", Decimal, Decimal(2)),
+        ("REAL", Decimal, Decimal("0.5")),
     ],
     "mariadb": [
         ("DECIMAL(5,2)", Decimal, Decimal("1.23")),
@@ -668,3 +674,21 @@ def test_columns_of_a_view_are_looked_up_anew_each_time(engine):
 
     with pytest.raises(CellError, match="SMALLINT in the database, and BIGINT in the description"):
         pipe.insert({"id": [1], "v": [100_000]})
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_rows_are_written_through_views_and_row_policies_of_postgresql(engine):
+    made(engine, "NUMERIC(5,2)", Decimal)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE VIEW seen AS SELECT id, v FROM things")
+        connection.exec_driver_sql("ALTER TABLE things ENABLE ROW LEVEL SECURITY")
+
+    for name, key, value in (("seen", 1, Decimal("1.5")), ("things", 2, Decimal("2.5"))):
+        pipe = TablePipe(create_table(name, {"id": int, "v": Decimal}, primary_key="id"), engine)
+        with pipe:
+            pipe.insert({"id": [key], "v": [value]})
+        with pytest.raises(CellError, match=r"NUMERIC\(5, 2\) in the database"):
+            pipe.insert({"id": [3], "v": [Decimal("1.239")]})
+
+    assert DBPipe("things", engine).all()["v"].tolist() == [Decimal("1.5"), Decimal("2.5")]
+
