@@ -116,6 +116,12 @@ CHANGED = {
         ("JSONB", str, '{"b": 1}', "would be converted"),
         ("TEXT", dict, {"a": 1}, "would be converted"),
         ("TEXT", int, 5, "5 (int) would be converted"),
+        ("NUMERIC(5,2)[]", sa.ARRAY(sa.Numeric()), [[Decimal("1.239")]], "has more than 3 digits before or 2 behind"),
+        ("INTEGER[]", sa.ARRAY(sa.Double()), [0.0, 1.5], "row 1: 1.5 (float) is no integer"),
+        ("REAL[]", sa.ARRAY(sa.Double()), [0.10000000149011612], "would come back as 0.1"),
+        ("DATE[]", sa.ARRAY(sa.DateTime()), [Moment(2020, 1, 1, 5)], "would be converted"),
+        ("CHAR(3)[]", sa.ARRAY(sa.Text()), ["a"], "is not 3 long"),
+        ("TEXT", sa.ARRAY(sa.Integer()), [1], "[1] (list) would be converted"),
     ],
     "mariadb": [
         ("DECIMAL(5,2)", Decimal, Decimal("1.239"), "has more than 3 digits before or 2 behind the point"),
@@ -180,6 +186,9 @@ KEPT = {
         ("INTERVAL DAY TO HOUR", sa.Interval(), datetime.timedelta(days=-1, hours=7)),
         ("mood", sa.Enum("fine", "low", name="mood"), "low"),
         ("INTEGER[]", sa.ARRAY(sa.BigInteger()), [1, 2]),
+        ("NUMERIC(5,2)[]", sa.ARRAY(sa.Numeric()), [[Decimal("1.23"), None], [Decimal(1), Decimal(2)]]),
+        ("REAL[]", sa.ARRAY(sa.Double()), [0.1, 0.5]),
+        ("REAL[]", sa.ARRAY(sa.REAL()), [0.1]),
         ("NUMERIC(5,2)", float, 1.25),
         ("NUMERIC", float, 0.1),
         ("NUMERIC", float, math.inf),
@@ -692,3 +701,37 @@ def test_rows_are_written_through_views_and_row_policies_of_postgresql(engine):
 
     assert DBPipe("things", engine).all()["v"].tolist() == [Decimal("1.5"), Decimal("2.5")]
 
+
+class TestArrays:
+    @pytest.mark.parametrize(
+        "real, value, text",
+        [
+            ("NUMERIC(5,2)[]", [Decimal("1.239")], "2 behind the point"),
+            ("INTEGER[]", ["7"], "is no integer"),
+            ("TEXT[]", [7], "is no text"),
+            ("VARCHAR(2)[]", ["abc "], "is longer than the 2 characters"),
+            ("TIMESTAMP[]", [Moment(2020, 1, 1, tzinfo=UTC)], "has a time zone"),
+            ("INTEGER[]", [[], []], "has an empty list in a list"),
+            ("INTEGER[]", [[[1]], [[]]], "has an empty list in a list"),
+            ("INTEGER[]", "{1}", "is no list"),
+        ],
+    )
+    @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+    def test_of_a_reflected_table_take_what_comes_back(self, engine, real, value, text):
+        made(engine, real, int)
+        pipe = TablePipe("things", engine)
+
+        for way in WAYS:
+            with pytest.raises(CellError, match=text):
+                write(pipe, value, way)
+            write(pipe, [], way)
+            assert read(pipe) == []
+
+    @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+    def test_take_arrays_of_numpy(self, engine):
+        made(engine, "DOUBLE PRECISION[]", int)
+        pipe = TablePipe("things", engine)
+
+        for way in WAYS:
+            write(pipe, np.array([[0.1, 2.0]]), way)
+            assert read(pipe) == [[0.1, 2.0]]
