@@ -702,6 +702,27 @@ def test_rows_are_written_through_views_and_row_policies_of_postgresql(engine):
     assert DBPipe("things", engine).all()["v"].tolist() == [Decimal("1.5"), Decimal("2.5")]
 
 
+@pytest.mark.parametrize("database_url", ["mariadb"], indirect=True)
+class TestMissingAndUnfitValuesOfMariaDB:
+    @pytest.mark.parametrize("mode", ["", "STRICT_TRANS_TABLES"])
+    def test_are_not_made_to_others_by_any_mode_of_the_server(self, database_url, mode):
+        engine = sa.create_engine(database_url, connect_args={"init_command": f"SET sql_mode = '{mode}'"})
+        pipe = made(engine, "TIMESTAMP NOT NULL DEFAULT '2000-01-01 00:00:00'", Moment)
+
+        for value, text in ((None, "would become the time of the clock"), (Moment(1960, 1, 1), "Incorrect datetime")):
+            for way in WAYS:
+                with pytest.raises(CellError, match=text):
+                    write(pipe, value, way)
+        with engine.connect() as connection:
+            rows = connection.exec_driver_sql("SELECT v FROM things").scalars().all()
+            assert rows == [Moment(2000, 1, 1)] and connection.exec_driver_sql("SELECT @@sql_mode").scalar() == mode
+        pipe = made(engine, "BIGINT NOT NULL DEFAULT 5", int)
+        for way in WAYS:
+            with pytest.raises(CellError, match="cannot be null"):
+                write(pipe, None, way)
+        engine.dispose()
+
+
 class TestArrays:
     @pytest.mark.parametrize(
         "real, value, text",

@@ -12,6 +12,7 @@ import math
 import re
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -28,7 +29,8 @@ from fireworks.utils.exceptions import CellError
 __all__ = ["RealColumns"]
 
 _Check: TypeAlias = Callable[[list[Any]], None]
-_Declarations: TypeAlias = dict[str, tuple[str, str | None]]  # by name: the type, and its character set
+# By name: the type, its character set, and whether a missing value is made to something else.
+_Declarations: TypeAlias = dict[str, tuple[str, str | None, bool]]
 
 
 class RealColumns:
@@ -90,6 +92,8 @@ def _checks(table: sa.Table, declared: _Declarations, dialect: sa.Dialect) -> It
             real = Target(column.name, declared_type(known[0], dialect, known[1]), dialect, known[1])
             if _said(real) != _said(described):
                 yield key, _with_remedy(described, real.sql, _TypeCheck(described, real))
+            if known[2]:
+                yield key, _with_remedy(described, f"{real.sql} NOT NULL", partial(_check_missing, described))
 
 
 def _with_remedy(described: Target, real: str, check: _Check) -> _Check:
@@ -103,6 +107,11 @@ def _with_remedy(described: Target, real: str, check: _Check) -> _Check:
             ) from error
 
     return checked
+
+
+def _check_missing(described: Target, values: list[Any]) -> None:
+    if None in values:
+        raise described.error(values.index(None), None, "would become the time of the clock", "give a value")
 
 
 # SQLite
@@ -264,9 +273,9 @@ def _declarations(connection: sa.Connection, table: sa.Table, traits: Any) -> _D
     """The columns that the database has."""
     kind = connection.dialect.name
     if kind == "sqlite":
-        return {name.lower(): (declared, None) for _, name, declared, *_ in traits}
+        return {name.lower(): (declared, None, False) for _, name, declared, *_ in traits}
     if kind == "postgresql":
-        return {name: (_written(connection, oid, modifier), None) for name, oid, modifier in traits}
+        return {name: (_written(connection, oid, modifier), None, False) for name, oid, modifier in traits}
     if kind not in MYSQL:
         return {}
     found = connection.exec_driver_sql(f"SHOW FULL COLUMNS FROM {''.join(_named(connection, table))}")
@@ -274,8 +283,9 @@ def _declarations(connection: sa.Connection, table: sa.Table, traits: Any) -> _D
         name.lower(): (
             declared,
             None if collation is None else collation.partition("_")[0],
+            nullable == "NO" and declared.startswith("timestamp"),
         )
-        for name, declared, collation, *_ in found
+        for name, declared, collation, nullable, *_ in found
     }
 
 
