@@ -2,6 +2,7 @@
 
 import decimal
 import pickle
+import time
 import uuid
 from functools import partial
 
@@ -519,6 +520,49 @@ def test_batches_are_of_one_moment_whatever_is_written_while_they_come(engine, n
 
     assert seen == list(range(10))
     assert [batch["values"].tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 45]]
+
+
+@pytest.mark.parametrize("database_url", ["mariadb"], indirect=True)
+@pytest.mark.parametrize("kind", ["MyISAM", "Aria TRANSACTIONAL=0"])
+def test_a_loop_over_batches_writes_to_tables_that_are_locked_as_a_whole(database_url, kind):
+    impatient = {"init_command": "SET max_statement_time = 10"}  # a statement that waits for the reader would not end
+    engine = sa.create_engine(database_url, connect_args=impatient)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"CREATE TABLE things (id INT PRIMARY KEY, v LONGTEXT) ENGINE={kind}")
+        rows = [(number, "x" * 50_000) for number in range(600)]  # more than the sockets take
+        connection.exec_driver_sql("INSERT INTO things VALUES (%s, %s)", rows)
+    pipe = DBPipe("things", engine)
+    grouped = sa.select(sa.func.max(pipe.table.c.id).label("id"), pipe.table.c.v).group_by(pipe.table.c.id)
+    for query in (None, grouped):
+        seen = []
+        for batch in DBPipe("things", engine, query).batches(100):
+            seen += batch["id"].tolist()
+            pipe.filter("id", "__eq__", seen[-1]).update({"v": "y" * 50_000})
+
+        assert sorted(seen) == list(range(600))
+    engine.dispose()
+
+
+@pytest.mark.parametrize("database_url", ["mariadb"], indirect=True)
+def test_a_loop_may_take_its_time_between_batches(database_url):
+    options = {"init_command": "SET net_write_timeout = 1"}  # usually a minute
+    engine = sa.create_engine(database_url, connect_args=options)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE things (id INT PRIMARY KEY, v LONGTEXT)")
+        rows = [(number, "x" * 50_000) for number in range(600)]
+        connection.exec_driver_sql("INSERT INTO things VALUES (%s, %s)", rows)
+    batches = DBPipe("things", engine).batches(100)
+    seen = next(batches)["id"].tolist()
+    time.sleep(3)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM things WHERE id > 500")
+    for batch in batches.remaining():
+        seen += batch["id"].tolist()
+
+    assert seen == list(range(600))  # of one moment: the stream did not break
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT @@net_write_timeout").scalar_one() == 1
+    engine.dispose()
 
 
 def table_at(url):

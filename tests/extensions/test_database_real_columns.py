@@ -116,6 +116,12 @@ CHANGED = {
         ("JSONB", str, '{"b": 1}', "would be converted"),
         ("TEXT", dict, {"a": 1}, "would be converted"),
         ("TEXT", int, 5, "5 (int) would be converted"),
+        ("NUMERIC(5,2)[]", sa.ARRAY(sa.Numeric()), [[Decimal("1.239")]], "has more than 3 digits before or 2 behind"),
+        ("INTEGER[]", sa.ARRAY(sa.Double()), [0.0, 1.5], "row 1: 1.5 (float) is no integer"),
+        ("REAL[]", sa.ARRAY(sa.Double()), [0.10000000149011612], "would come back as 0.1"),
+        ("DATE[]", sa.ARRAY(sa.DateTime()), [Moment(2020, 1, 1, 5)], "would be converted"),
+        ("CHAR(3)[]", sa.ARRAY(sa.Text()), ["a"], "is not 3 long"),
+        ("TEXT", sa.ARRAY(sa.Integer()), [1], "[1] (list) would be converted"),
     ],
     "mariadb": [
         ("DECIMAL(5,2)", Decimal, Decimal("1.239"), "has more than 3 digits before or 2 behind the point"),
@@ -180,6 +186,15 @@ KEPT = {
         ("INTERVAL DAY TO HOUR", sa.Interval(), datetime.timedelta(days=-1, hours=7)),
         ("mood", sa.Enum("fine", "low", name="mood"), "low"),
         ("INTEGER[]", sa.ARRAY(sa.BigInteger()), [1, 2]),
+        ("NUMERIC(5,2)[]", sa.ARRAY(sa.Numeric()), [[Decimal("1.23"), None], [Decimal(1), Decimal(2)]]),
+        ("REAL[]", sa.ARRAY(sa.Double()), [0.1, 0.5]),
+        ("REAL[]", sa.ARRAY(sa.REAL()), [0.1]),
+        ("NUMERIC(5,2)", float, 1.25),
+        ("NUMERIC", float, 0.1),
+        ("NUMERIC", float, math.inf),
+        ("BIGINT", float, 2.0),
+        ("BIGINT", Decimal, Decimal(2)),
+        ("REAL", Decimal, Decimal("0.5")),
     ],
     "mariadb": [
         ("DECIMAL(5,2)", Decimal, Decimal("1.23")),
@@ -668,3 +683,76 @@ def test_columns_of_a_view_are_looked_up_anew_each_time(engine):
 
     with pytest.raises(CellError, match="SMALLINT in the database, and BIGINT in the description"):
         pipe.insert({"id": [1], "v": [100_000]})
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_rows_are_written_through_views_and_row_policies_of_postgresql(engine):
+    made(engine, "NUMERIC(5,2)", Decimal)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE VIEW seen AS SELECT id, v FROM things")
+        connection.exec_driver_sql("ALTER TABLE things ENABLE ROW LEVEL SECURITY")
+
+    for name, key, value in (("seen", 1, Decimal("1.5")), ("things", 2, Decimal("2.5"))):
+        pipe = TablePipe(create_table(name, {"id": int, "v": Decimal}, primary_key="id"), engine)
+        with pipe:
+            pipe.insert({"id": [key], "v": [value]})
+        with pytest.raises(CellError, match=r"NUMERIC\(5, 2\) in the database"):
+            pipe.insert({"id": [3], "v": [Decimal("1.239")]})
+
+    assert DBPipe("things", engine).all()["v"].tolist() == [Decimal("1.5"), Decimal("2.5")]
+
+
+@pytest.mark.parametrize("database_url", ["mariadb"], indirect=True)
+class TestMissingAndUnfitValuesOfMariaDB:
+    @pytest.mark.parametrize("mode", ["", "STRICT_TRANS_TABLES"])
+    def test_are_not_made_to_others_by_any_mode_of_the_server(self, database_url, mode):
+        engine = sa.create_engine(database_url, connect_args={"init_command": f"SET sql_mode = '{mode}'"})
+        pipe = made(engine, "TIMESTAMP NOT NULL DEFAULT '2000-01-01 00:00:00'", Moment)
+
+        for value, text in ((None, "would become the time of the clock"), (Moment(1960, 1, 1), "Incorrect datetime")):
+            for way in WAYS:
+                with pytest.raises(CellError, match=text):
+                    write(pipe, value, way)
+        with engine.connect() as connection:
+            rows = connection.exec_driver_sql("SELECT v FROM things").scalars().all()
+            assert rows == [Moment(2000, 1, 1)] and connection.exec_driver_sql("SELECT @@sql_mode").scalar() == mode
+        pipe = made(engine, "BIGINT NOT NULL DEFAULT 5", int)
+        for way in WAYS:
+            with pytest.raises(CellError, match="cannot be null"):
+                write(pipe, None, way)
+        engine.dispose()
+
+
+class TestArrays:
+    @pytest.mark.parametrize(
+        "real, value, text",
+        [
+            ("NUMERIC(5,2)[]", [Decimal("1.239")], "2 behind the point"),
+            ("INTEGER[]", ["7"], "is no integer"),
+            ("TEXT[]", [7], "is no text"),
+            ("VARCHAR(2)[]", ["abc "], "is longer than the 2 characters"),
+            ("TIMESTAMP[]", [Moment(2020, 1, 1, tzinfo=UTC)], "has a time zone"),
+            ("INTEGER[]", [[], []], "has an empty list in a list"),
+            ("INTEGER[]", [[[1]], [[]]], "has an empty list in a list"),
+            ("INTEGER[]", "{1}", "is no list"),
+        ],
+    )
+    @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+    def test_of_a_reflected_table_take_what_comes_back(self, engine, real, value, text):
+        made(engine, real, int)
+        pipe = TablePipe("things", engine)
+
+        for way in WAYS:
+            with pytest.raises(CellError, match=text):
+                write(pipe, value, way)
+            write(pipe, [], way)
+            assert read(pipe) == []
+
+    @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+    def test_take_arrays_of_numpy(self, engine):
+        made(engine, "DOUBLE PRECISION[]", int)
+        pipe = TablePipe("things", engine)
+
+        for way in WAYS:
+            write(pipe, np.array([[0.1, 2.0]]), way)
+            assert read(pipe) == [[0.1, 2.0]]

@@ -41,6 +41,8 @@ def declared_type(text: str, dialect: sa.Dialect, charset: str | None = None) ->
         >>> declared_type("numeric(5,2)", postgresql.dialect())
         NUMERIC(precision=5, scale=2)
     """
+    if dialect.name == "postgresql" and text.endswith("[]"):
+        return postgresql.ARRAY(declared_type(text.removesuffix("[]"), dialect))
     parts = _PARTS.fullmatch(text)
     if parts is None:
         return _Declared(text)

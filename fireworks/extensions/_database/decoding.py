@@ -237,6 +237,7 @@ _DECODERS: dict[str, Callable[[Values, Target], Any]] = {
     "time": _decode_objects,
     "interval": _decode_objects,
     "json": _decode_objects,
+    "array": _decode_objects,
     "other": _decode_objects,
     "unknown": _decode_unknown,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,6 +15,7 @@ from fireworks.extensions._database.errors import translated
 from fireworks.extensions._database.real_columns import RealColumns
 from fireworks.extensions._database.selection import Key, Selection, among, raw
 from fireworks.extensions._database.sources import Source
+from fireworks.extensions._database.types import MYSQL
 from fireworks.extensions._database.values import bind, encode
 from fireworks.utils.exceptions import LengthError, RowGoneError
 
@@ -32,8 +33,25 @@ def _writing(source: Source, what: str) -> Iterator[sa.Connection]:
             with borrowed.begin_nested():
                 yield borrowed
         else:
-            with connect(source.engine) as connection, connection.begin():
+            with connect(source.engine) as connection, _strict(connection), connection.begin():
                 yield connection
+
+
+@contextmanager
+def _strict(connection: sa.Connection) -> Iterator[None]:
+    """A server may be set to change values that do not fit; not here."""
+    if connection.dialect.name not in MYSQL:
+        yield
+        return
+    mode = connection.exec_driver_sql("SELECT @@sql_mode").scalar_one()
+    connection.exec_driver_sql("SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')")
+    connection.rollback()  # so that the block begins its own transaction
+    try:
+        yield
+    finally:
+        if not connection.invalidated:
+            with suppress(sa.exc.DBAPIError):  # the server went away
+                connection.exec_driver_sql(f"SET SESSION sql_mode = '{mode}'")
 
 
 def delete_rows(source: Source, selection: Selection) -> int:

@@ -31,6 +31,7 @@ _OWN: list[tuple[type, str]] = [
 # In this order: an Enum is a String, a Float is a Numeric.
 _GENERIC: list[tuple[type | tuple[type, ...], str]] = [
     ((sa.Interval, postgresql.INTERVAL), "interval"),
+    (sa.ARRAY, "array"),
     ((TypeDecorator, sa.Enum, mysql.SET, mysql.BIT), "other"),
     (sa.Boolean, "bool"),
     ((sa.Integer, mysql.YEAR), "int"),

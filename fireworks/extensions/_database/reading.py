@@ -12,7 +12,7 @@ from fireworks.extensions._database.connections import is_disconnect
 from fireworks.extensions._database.errors import error_class, translated
 from fireworks.extensions._database.lookups import Lookups
 from fireworks.extensions._database.selection import Key, Selection
-from fireworks.extensions._database.sources import FETCHED, Row, Source, Stream
+from fireworks.extensions._database.sources import FETCHED, Row, Source, Stream, keeps_versions
 from fireworks.extensions._database.types import MYSQL
 from fireworks.utils.exceptions import DatabaseConnectionError
 
@@ -48,6 +48,7 @@ class Pages:
         self.selection: Selection = lookups.selection
         self.size = size
         self.live = live and self.source.dialect.name in ("postgresql", *MYSQL)
+        self._is_apart: bool | None = None  # whether a stream leaves writers alone; asked before the first
         self._lookups = lookups
         self._stream: Stream | None = None
         self._buffer: list[Row] | None = None
@@ -105,14 +106,25 @@ class Pages:
 
     def _next_rows(self) -> list[Row]:
         borrowed = self.source.borrowed()
-        if self.selection.in_key_order and (borrowed is not None or not self.live):
+        by_key = self.selection.in_key_order
+        streams = borrowed is None and (self.live or not by_key) and self._streams_apart()
+        if by_key and not streams:
             statement, parameters = self.selection.page(self.after, self.size)
             return self.source.fetch(statement, self._what, parameters)
-        if borrowed is not None:  # a cursor of the server might keep the writer from writing
+        if not streams:  # a cursor of the server might keep the writer from writing
             if self._buffer is None:
                 self._buffer = self.source.fetch(self.selection.ordered, self._what)
             return self._buffer[self.count : self.count + self.size]
         return self._from_stream()
+
+    def _streams_apart(self) -> bool:
+        """Whether writers need not wait for a reader: on MariaDB, only those to tables of InnoDB need not."""
+        if self._is_apart is None:
+            selection, dialect = self.selection, self.source.dialect
+            self._is_apart = dialect.name not in MYSQL or self.source.run(
+                self._what, lambda connection: keeps_versions(connection, selection.statement)
+            )
+        return self._is_apart
 
     def _from_stream(self) -> list[Row]:
         try:

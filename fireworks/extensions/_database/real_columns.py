@@ -12,6 +12,7 @@ import math
 import re
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,7 +20,7 @@ import sqlalchemy as sa
 
 from fireworks.extensions._database.cells import Cells
 from fireworks.extensions._database.declared import affinity_of, declared_type
-from fireworks.extensions._database.encoding import bound, encoded
+from fireworks.extensions._database.encoding import bound, encoded, encoded_elements, in_cell, leaves
 from fireworks.extensions._database.families import Target, is_single, target_of
 from fireworks.extensions._database.types import MYSQL
 from fireworks.extensions._database.writing import Columns, with_defaults
@@ -28,7 +29,8 @@ from fireworks.utils.exceptions import CellError
 __all__ = ["RealColumns"]
 
 _Check: TypeAlias = Callable[[list[Any]], None]
-_Declarations: TypeAlias = dict[str, tuple[str, str | None]]  # by name: the type, and its character set
+# By name: the type, its character set, and whether a missing value is made to something else.
+_Declarations: TypeAlias = dict[str, tuple[str, str | None, bool]]
 
 
 class RealColumns:
@@ -44,7 +46,7 @@ class RealColumns:
         self.table = table
         self._transaction: Callable[[], Any] = lambda: None
         self._traits: Any = None
-        self._checks: dict[str, _Check] = {}
+        self._checks: list[tuple[str, _Check]] = []
 
     def check(self, connection: sa.Connection, columns: Columns, adds_rows: bool = False) -> None:
         """Refuses values that the columns in the database would change.
@@ -62,7 +64,7 @@ class RealColumns:
             traits = _traits(connection, self.table)
             if traits != self._traits:
                 declared = _declarations(connection, self.table, traits)
-                self._traits, self._checks = traits, dict(_checks(self.table, declared, connection.dialect))
+                self._traits, self._checks = traits, list(_checks(self.table, declared, connection.dialect))
             if transaction is not None:
                 self._transaction = weakref.ref(transaction)
         if not self._checks:
@@ -70,7 +72,7 @@ class RealColumns:
         if adds_rows:
             some = {name: values[:1] for name, values in columns.items()}
             columns = {**(with_defaults(self.table, some, connection.dialect) or {}), **columns}
-        for name, check in self._checks.items():
+        for name, check in self._checks:
             if name in columns:
                 check(columns[name])
 
@@ -90,6 +92,8 @@ def _checks(table: sa.Table, declared: _Declarations, dialect: sa.Dialect) -> It
             real = Target(column.name, declared_type(known[0], dialect, known[1]), dialect, known[1])
             if _said(real) != _said(described):
                 yield key, _with_remedy(described, real.sql, _TypeCheck(described, real))
+            if known[2]:
+                yield key, _with_remedy(described, f"{real.sql} NOT NULL", partial(_check_missing, described))
 
 
 def _with_remedy(described: Target, real: str, check: _Check) -> _Check:
@@ -103,6 +107,11 @@ def _with_remedy(described: Target, real: str, check: _Check) -> _Check:
             ) from error
 
     return checked
+
+
+def _check_missing(described: Target, values: list[Any]) -> None:
+    if None in values:
+        raise described.error(values.index(None), None, "would become the time of the clock", "give a value")
 
 
 # SQLite
@@ -160,6 +169,9 @@ class _TypeCheck:
         self._family = "enum" if isinstance(real.resolved, sa.Enum) else real.family
 
     def __call__(self, values: list[Any]) -> None:
+        if self.described.family == self.real.family == "array":
+            self._check_elements(values)
+            return
         if self.described.family == self.real.family == "json":
             given = values
         else:
@@ -172,6 +184,21 @@ class _TypeCheck:
                 raise self.real.error(row, values[row], "would be converted", "convert the column with map() first")
         encoded(Cells(objects=given), self.real)
         self._check_digits(given)
+
+    def _check_elements(self, values: list[Any]) -> None:
+        dialect = self.real.dialect
+        described, real = (
+            Target(target.name, target.stored.item_type, dialect)  # type: ignore[attr-defined]
+            for target in (self.described, self.real)
+        )
+        check = _TypeCheck(described, real)
+        for row, value in enumerate(values):
+            if value is not None:
+                with in_cell(self.real, row, value):
+                    if described.family == real.family == "float":
+                        encoded_elements(list(leaves(value)), real)
+                    else:
+                        check(list(leaves(value)))
 
     def _takes(self, kind: type) -> bool:
         if kind is bool and self.real.is_mysql:  # whose BOOL is an integer
@@ -246,15 +273,19 @@ def _declarations(connection: sa.Connection, table: sa.Table, traits: Any) -> _D
     """The columns that the database has."""
     kind = connection.dialect.name
     if kind == "sqlite":
-        return {name.lower(): (declared, None) for _, name, declared, *_ in traits}
+        return {name.lower(): (declared, None, False) for _, name, declared, *_ in traits}
     if kind == "postgresql":
-        return {name: (_written(connection, oid, modifier), None) for name, oid, modifier in traits}
+        return {name: (_written(connection, oid, modifier), None, False) for name, oid, modifier in traits}
     if kind not in MYSQL:
         return {}
     found = connection.exec_driver_sql(f"SHOW FULL COLUMNS FROM {''.join(_named(connection, table))}")
     return {
-        name.lower(): (declared, None if collation is None else collation.partition("_")[0])
-        for name, declared, collation, *_ in found
+        name.lower(): (
+            declared,
+            None if collation is None else collation.partition("_")[0],
+            nullable == "NO" and declared.startswith("timestamp"),
+        )
+        for name, declared, collation, nullable, *_ in found
     }
 
 

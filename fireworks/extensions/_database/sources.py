@@ -11,14 +11,16 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.engine.cursor import BufferedRowCursorFetchStrategy
+from sqlalchemy.sql import visitors
 
 from fireworks.core.message import Message
 from fireworks.extensions._database.connections import connect, leave_to_parent, read
 from fireworks.extensions._database.decoding import decoded
 from fireworks.extensions._database.errors import translated
 from fireworks.extensions._database.selection import Selection
+from fireworks.extensions._database.types import MYSQL
 
-__all__ = ["Borrow", "Row", "Source", "Stream", "message_of", "message_of_columns", "rows_of"]
+__all__ = ["Borrow", "Row", "Source", "Stream", "keeps_versions", "message_of", "message_of_columns", "rows_of"]
 
 Row: TypeAlias = tuple[Any, ...]
 Borrow: TypeAlias = Callable[[], sa.Connection | None]
@@ -159,6 +161,26 @@ def _forget_unread(cursor: Any) -> bool:
     return True
 
 
+_ENGINES = sa.table("tables", *map(sa.column, ["table_schema", "table_name", "engine"]), schema="information_schema")
+
+
+def keeps_versions(connection: sa.Connection, statement: sa.Select[Any]) -> bool:
+    """Whether MariaDB lets others write to the tables of a statement before all of its rows are sent.
+
+    MyISAM, Aria and others lock whole tables until then; of a view it does not say what is behind it.
+    """
+    columns = _ENGINES.c
+    tables = {part for part in visitors.iterate(statement) if isinstance(part, sa.TableClause)}
+    for table in tables:
+        schema = connection.schema_for_object(table) if isinstance(table, sa.Table) else table.schema
+        found = sa.select(columns.engine).where(
+            columns.table_schema == (schema or sa.func.database()), columns.table_name == table.name
+        )
+        if connection.execute(found).scalar() != "InnoDB":
+            return False
+    return bool(tables)
+
+
 class Stream:
     """The rows of a statement as they are asked for, by a cursor of the server, on a connection of its own.
 
@@ -171,12 +193,21 @@ class Stream:
     ) -> None:
         self.process = os.getpid()
         self.connection = connect(engine)
+        self._restoring: str | None = None
         try:
+            self._wait_for_ever()
             self._result, self._first = _streaming(self.connection, statement, parameters)
         except BaseException:
             self.connection.close()
             raise
         self._cursor: Any = self._result.cursor
+
+    def _wait_for_ever(self) -> None:
+        """MariaDB hangs up when nobody has taken rows for a minute, as in a loop that trains on each batch."""
+        if self.connection.dialect.name in MYSQL:
+            seconds = self.connection.exec_driver_sql("SELECT @@net_write_timeout").scalar_one()
+            self._restoring = f"SET SESSION net_write_timeout = {seconds}"
+            self.connection.exec_driver_sql("SET SESSION net_write_timeout = 31536000")
 
     def fetch(self, size: int) -> list[Row]:
         """The next rows; fewer only at the end."""
@@ -194,5 +225,8 @@ class Stream:
             self.connection.invalidate()
         with suppress(Exception):  # the server may be gone already
             self._result.close()
+        with suppress(Exception):
+            if self._restoring is not None and not self.connection.invalidated:
+                self.connection.exec_driver_sql(self._restoring)
         with suppress(Exception):
             self.connection.close()
