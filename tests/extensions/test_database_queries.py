@@ -565,6 +565,20 @@ def test_a_loop_may_take_its_time_between_batches(database_url):
     engine.dispose()
 
 
+@pytest.mark.parametrize("way", ["create_engine", "execution_options"])
+def test_an_engine_that_commits_each_statement_streams_too(database_url, engine, numbers, way):
+    level = {"isolation_level": "AUTOCOMMIT"}
+    made = sa.create_engine(database_url, **level) if way == "create_engine" else engine.execution_options(**level)
+    pipe = DBPipe(numbers, made)
+
+    assert [len(batch) for batch in pipe.batches(4)] == [4, 4, 2]
+    assert pipe[3]["values"].item() == 3 and len(pipe.filter("values", "__gt__", 4).all()) == 5
+    if made.dialect.name == "postgresql":
+        with made.connect() as connection:
+            assert connection.connection.driver_connection.autocommit
+    made.dispose()
+
+
 def table_at(url):
     return DBPipe("numbers", url).batches(4)
 

@@ -19,6 +19,7 @@ __all__ = [
     "connect",
     "engine_url",
     "in_memory",
+    "is_autocommit",
     "is_disconnect",
     "leave_to_parent",
     "read",
@@ -122,6 +123,13 @@ def connect(engine: sa.Engine) -> sa.Connection:
     connection = engine.connect()
     _connections[connection] = os.getpid()
     return connection
+
+
+def is_autocommit(connection: sa.Connection) -> bool:
+    """Whether each statement is a transaction of its own, by the options of the connection or of its engine."""
+    engine = connection.engine
+    levels = [each.get_execution_options().get("isolation_level") for each in (connection, engine)]
+    return "AUTOCOMMIT" in (levels[0], levels[1] or getattr(engine.dialect, "_on_connect_isolation_level", None))
 
 
 def belongs_here(connection: sa.Connection) -> bool:

@@ -14,7 +14,7 @@ from sqlalchemy.engine.cursor import BufferedRowCursorFetchStrategy
 from sqlalchemy.sql import visitors
 
 from fireworks.core.message import Message
-from fireworks.extensions._database.connections import connect, leave_to_parent, read
+from fireworks.extensions._database.connections import connect, is_autocommit, leave_to_parent, read
 from fireworks.extensions._database.decoding import decoded
 from fireworks.extensions._database.errors import translated
 from fireworks.extensions._database.selection import Selection
@@ -146,6 +146,8 @@ def _streaming(
     connection: sa.Connection, statement: sa.Select[Any], parameters: Mapping[str, Any] | None
 ) -> tuple[sa.CursorResult[Any], list[Row]]:
     """A result whose rows the server keeps, and those that SQLAlchemy has taken from the driver's cursor already."""
+    if connection.dialect.name == "postgresql" and not connection.in_transaction() and is_autocommit(connection):
+        connection.execution_options(isolation_level="READ COMMITTED")  # its cursors live in transactions only
     connection.exec_driver_sql("SELECT 1")  # where the server dropped it: a cursor of the server would be left open
     result = connection.execute(statement, parameters, execution_options={"stream_results": True})
     strategy: Any = result.cursor_strategy

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from fireworks.extensions._database.connections import belongs_here, connect, in_memory, is_disconnect
+from fireworks.extensions._database.connections import belongs_here, connect, in_memory, is_autocommit, is_disconnect
 from fireworks.extensions._database.errors import translated
 from fireworks.utils.exceptions import DatabaseConnectionError, DatabaseLockedError
 
@@ -149,7 +149,7 @@ class Transaction:
 
     def _begin(self, connection: sa.Connection) -> None:
         kind = connection.dialect.name
-        if "AUTOCOMMIT" in (connection.get_execution_options().get("isolation_level"), _level_of(self.engine)):
+        if is_autocommit(connection):
             connection.execution_options(isolation_level="SERIALIZABLE" if kind == "sqlite" else "READ COMMITTED")
         seconds = self.lock_timeout.total_seconds()
         if kind == "postgresql":
@@ -224,12 +224,6 @@ def _in_transaction(connection: sa.Connection) -> bool:
     """Whether SQLite itself has begun."""
     driver: Any = connection.connection.driver_connection
     return bool(driver.in_transaction)
-
-
-def _level_of(engine: sa.Engine) -> Any:
-    return engine.get_execution_options().get("isolation_level") or getattr(
-        engine.dialect, "_on_connect_isolation_level", None
-    )
 
 
 def _set_session(times: Sequence[int], mode: str) -> str:
