@@ -206,6 +206,7 @@ class Message(Rows):
         new = Message(given).to_dataframe()
         self._check_half(dict.fromkeys(new.columns, new), self._tensors)
         self._arrays, self._dtypes, self._frame, self._series = new._arrays, new._dtypes, new._frame, None
+        self._taken = None
 
     def _check_half(self, new: Mapping[str, Any], rest: Iterable[str]) -> None:
         """Can these columns stand beside those of the other half?"""

@@ -213,6 +213,16 @@ def test_the_length_of_rows_is_known_before_a_column_is_read():
     assert [len(message[index]) for index in ([3, 1, 1], slice(0, 6, 4), slice(2, 2), 5, [])] == [3, 2, 0, 1, 0]
 
 
+@pytest.mark.parametrize("index", [np.array([3, 1]), slice(1, 3)], ids=["gather", "slice"])
+@pytest.mark.parametrize("values", [list("vwxyz"), []], ids=["more rows", "no rows"])
+def test_another_dataframe_takes_the_place_of_waiting_rows(index, values):
+    rows = Message({"s": list("abcd")})[index]
+    rows.df = pd.DataFrame({"s": values})
+
+    assert len(rows) == rows.check_length() == len(values)
+    assert rows.array("s").tolist() == rows["s"].tolist() == values
+
+
 def test_threads_that_read_waiting_rows_at_once_all_get_them():
     message, index = waiting_rows()
     with ThreadPoolExecutor(8) as pool:
