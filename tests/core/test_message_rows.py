@@ -1,5 +1,6 @@
 """Rows of a Message: every form of an index, to read, to assign and to delete."""
 
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -221,6 +222,17 @@ def test_another_dataframe_takes_the_place_of_waiting_rows(index, values):
 
     assert len(rows) == rows.check_length() == len(values)
     assert rows.array("s").tolist() == rows["s"].tolist() == values
+
+
+@pytest.mark.parametrize("mask", [np.array, torch.tensor, pd.Series, list])
+def test_rows_chosen_by_a_mask_do_not_keep_the_others_in_memory(mask):
+    message = Message({"x": np.arange(1000)})
+    held = weakref.ref(message._arrays["x"])
+    rows = message[mask([number < 3 for number in range(1000)])]
+    del message
+
+    assert held() is None
+    assert rows.array("x").tolist() == [0, 1, 2]
 
 
 def test_threads_that_read_waiting_rows_at_once_all_get_them():
