@@ -711,6 +711,14 @@ def test_hooks_are_told_the_indices_and_the_rows():
     ]
 
 
+def test_a_cache_takes_a_tensor_that_numpy_sees_only_after_negation():
+    source = Message({"t": torch.tensor([1 + 2j, 3 + 4j]).conj().imag})
+    read, written = LRUCache(2), LRUCache(2)
+    written[0:2] = source
+
+    assert read.read_through([1, 0], source)["t"].tolist() == written[[1, 0]]["t"].tolist() == [-4, -2]
+
+
 def test_every_row_is_equally_likely_to_be_replaced_at_random():
     gone = np.zeros(20, dtype=int)
     generator = torch.Generator().manual_seed(0)

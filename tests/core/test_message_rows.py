@@ -235,6 +235,13 @@ def test_rows_chosen_by_a_mask_do_not_keep_the_others_in_memory(mask):
     assert rows.array("x").tolist() == [0, 1, 2]
 
 
+def test_a_tensor_that_numpy_sees_only_after_negation_is_gathered():
+    part = torch.tensor([1 + 2j, 3 + 4j]).conj().imag
+    assert part.is_neg()
+
+    assert Message({"t": part})[[1, 0, 1]]["t"].tolist() == [-4, -2, -4]
+
+
 def test_threads_that_read_waiting_rows_at_once_all_get_them():
     message, index = waiting_rows()
     with ThreadPoolExecutor(8) as pool:
