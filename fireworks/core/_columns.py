@@ -75,6 +75,7 @@ def _gather(tensor: torch.Tensor, positions: Any) -> torch.Tensor:
         and not tensor.requires_grad
         and tensor.dtype in NUMPY_DTYPES
         and tensor.layout is torch.strided
+        and not tensor.is_neg()
     ):
         array = tensor.numpy()
         if positions.size * array.strides[0] <= SMALL_GATHER * array.itemsize:

@@ -99,8 +99,8 @@ class JoinedRows:
         return True
 
     def settle(self, message: Message) -> None:
-        """Gives the message its rows, as its own."""
-        with self._lock:
+        """Gives the message its rows, as its own; normal tensors, wherever somebody looks at them first."""
+        with self._lock, torch.inference_mode(False):
             if message._joined is None:  # another thread was quicker
                 return
             _, rows = message._joined

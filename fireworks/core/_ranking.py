@@ -28,7 +28,7 @@ class LowestFirst:
         self._forget()
 
     def _forget(self) -> None:
-        self._slots = self._ranks = self._births = np.empty(0, dtype=np.int64)
+        self._slots = self._ranks = self._births = _NO_SLOTS
         self._next = 0
         self._heap: list[tuple[float, int, int]] = []
         # Rows up to here, and no others, are in the queue.
@@ -111,7 +111,7 @@ class LowestFirst:
                 return np.array([slot])
             if now > rank and (now, birth) <= self._bound:  # type: ignore[operator]
                 heapq.heappush(self._heap, (now, birth, slot))
-        return np.empty(0, dtype=np.int64)
+        return _NO_SLOTS
 
     def _pop_sorted(self, count: int, ranks: np.ndarray, births: np.ndarray) -> np.ndarray:
         """Of the next sorted rows those that are as they were noted, unless the heap has to sort them with its own."""

@@ -167,7 +167,7 @@ class TensorSlots:
             if dtype != self.dtype:
                 self._set(self.tensor.to(dtype))
             values = values.to(dtype)
-        return values if self.array is not None and values.is_cpu else values.to(self.tensor.device)
+        return values.resolve_neg() if self.array is not None and values.is_cpu else values.to(self.tensor.device)
 
     def gather(self, source: Message, positions: np.ndarray) -> np.ndarray | None:
         """Rows of a message as they can be written, if they need no change and no care; else None."""
@@ -179,6 +179,7 @@ class TensorSlots:
             or not values.is_cpu
             or values.requires_grad
             or values.layout is not torch.strided
+            or values.is_neg()
         ):
             return None
         array = values.numpy()

@@ -278,7 +278,7 @@ class LRUCache(RankingCache, BufferedCache):
     """Least recently used: when there is no room, the rows go that were not read or written for the longest time.
 
     One read or write of a batch is one moment; rows of the same moment go in the order of their insertion. The hooks
-    of a subclass are called when that is noted already.
+    of a subclass are called when that is noted already; to rank otherwise, override `update_rank`.
 
     Args:
         max_size: The largest number of rows.
@@ -297,20 +297,28 @@ class LRUCache(RankingCache, BufferedCache):
         super().__init__(*args, buffer_size=buffer_size, **kwargs)
 
     def update_rank(self, index: np.ndarray) -> None:
-        """Notes that stored rows are used at this moment."""
-        self._note_read(index, self._table.known(index))
+        """Notes that stored rows are used at this moment; new ones, too."""
+        self._rank(self._table.known(index), self._moment)
 
     def _note_read(self, keys: np.ndarray, slots: np.ndarray) -> None:
-        self._rank(slots, self._moment)
+        if type(self).update_rank is LRUCache.update_rank:
+            self._rank(slots, self._moment)  # which need not be looked for
+        else:
+            self.update_rank(keys)
 
-    _note_new = _note_replaced = _note_read
+    _note_replaced = _note_read
+
+    def _note_new(self, keys: np.ndarray, slots: np.ndarray) -> None:
+        if type(self).update_rank is not LRUCache.update_rank:
+            super()._note_new(keys, slots)
+        self._note_read(keys, slots)
 
 
 class LFUCache(RankingCache, BufferedCache):
     """Least frequently used: when there is no room, the rows go that were read or overwritten least often.
 
     Insertion counts nothing, every read and every overwrite counts one. Rows of equal count go in the order of their
-    insertion.
+    insertion. The hooks of a subclass are called when that is noted already; to rank otherwise, override `update_rank`.
 
     Args:
         max_size: The largest number of rows.
@@ -330,10 +338,13 @@ class LFUCache(RankingCache, BufferedCache):
 
     def update_rank(self, index: np.ndarray) -> None:
         """Counts one use of stored rows, one more for each time an index is named."""
-        self._note_read(index, self._table.known(index))
+        np.add.at(self._ranks, self._table.known(index), 1)
 
     def _note_read(self, keys: np.ndarray, slots: np.ndarray) -> None:
-        np.add.at(self._ranks, slots, 1)
+        if type(self).update_rank is LFUCache.update_rank:
+            np.add.at(self._ranks, slots, 1)  # which need not be looked for
+        else:
+            self.update_rank(keys)
 
     _note_replaced = _note_read
 

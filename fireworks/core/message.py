@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import length_hint
 from os import PathLike
 from typing import IO, Any, TypeAlias, cast, overload
 
@@ -206,6 +207,7 @@ class Message(Rows):
         new = Message(given).to_dataframe()
         self._check_half(dict.fromkeys(new.columns, new), self._tensors)
         self._arrays, self._dtypes, self._frame, self._series = new._arrays, new._dtypes, new._frame, None
+        self._taken = None
 
     def _check_half(self, new: Mapping[str, Any], rest: Iterable[str]) -> None:
         """Can these columns stand beside those of the other half?"""
@@ -308,7 +310,11 @@ class Message(Rows):
             return self._select(index)
         if self._shared:
             self.check_length()
-        return self._take(as_positions(index, len(self)))
+        rows = as_positions(index, len(self))
+        message = self._take(rows)
+        if type(rows) is not slice and message._taken is not None and len(rows) < length_hint(index):
+            message._frame_columns()  # a mask chooses few of many rows: those few must not keep all in memory
+        return message
 
     def _take(self, rows: Positions) -> Message:
         message = Message.__new__(Message)

@@ -711,6 +711,58 @@ def test_hooks_are_told_the_indices_and_the_rows():
     ]
 
 
+@pytest.mark.parametrize("base", [LRUCache, LFUCache])
+def test_a_subclass_may_rank_in_its_own_way(base):
+    class MostRecentFirst(base):
+        uses = 0
+
+        def update_rank(self, index):
+            self.uses += 1
+            self.rank_dict.update(dict.fromkeys(index.tolist(), -self.uses))
+
+    cache = MostRecentFirst(3)
+    cache[0:3] = rows(range(3))
+    cache[1]
+    cache.read_through([0, 9], lambda missing: rows(missing))
+
+    assert list(cache) == [0, 2, 9]
+    cache[2] = rows([2])
+    assert min(cache.rank_dict, key=cache.rank_dict.get) == 2
+    del cache[9]
+    cache[7] = rows([7])
+    assert cache.rank_dict[7] == (0 if base is LFUCache else -cache.uses)
+
+
+@pytest.mark.parametrize("base", [LRUCache, LFUCache])
+def test_a_hook_that_calls_no_other_leaves_the_ranks_right(base):
+    class Told(base):
+        def on_getitem(self, index):
+            pass
+
+        def on_add_new(self, index, message):
+            pass
+
+        def on_update_existing(self, index, message):
+            pass
+
+    told, plain = Told(2), base(2)
+    for cache in (told, plain):
+        cache[0:2] = rows(range(2))
+        cache[0]
+        cache[1] = rows([1])
+        cache.read_through([0, 5], lambda missing: rows(missing))
+
+    assert told.rank_dict == plain.rank_dict
+
+
+def test_a_cache_takes_a_tensor_that_numpy_sees_only_after_negation():
+    source = Message({"t": torch.tensor([1 + 2j, 3 + 4j]).conj().imag})
+    read, written = LRUCache(2), LRUCache(2)
+    written[0:2] = source
+
+    assert read.read_through([1, 0], source)["t"].tolist() == written[[1, 0]]["t"].tolist() == [-4, -2]
+
+
 def test_every_row_is_equally_likely_to_be_replaced_at_random():
     gone = np.zeros(20, dtype=int)
     generator = torch.Generator().manual_seed(0)

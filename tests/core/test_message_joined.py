@@ -147,6 +147,16 @@ def test_gradients_flow_through_appended_messages():
     assert weights.grad.tolist() == [6, 6]
 
 
+def test_rows_first_looked_at_in_inference_mode_can_be_trained_on_later():
+    older = appended(3)
+    newer = older.append(rows(4, 2))
+    with torch.inference_mode():
+        assert newer == rows(0, 6)
+        assert older == rows(0, 4)
+
+    assert not (older["x"].is_inference() or newer["x"].is_inference())
+
+
 def test_a_column_of_an_appended_message_can_require_a_gradient():
     message = Message({"x": torch.zeros(2)})
     for _ in range(3):

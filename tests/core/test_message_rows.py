@@ -1,5 +1,6 @@
 """Rows of a Message: every form of an index, to read, to assign and to delete."""
 
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -211,6 +212,34 @@ def test_the_length_of_rows_is_known_before_a_column_is_read():
     message = Message({"s": list("abcdef")})
 
     assert [len(message[index]) for index in ([3, 1, 1], slice(0, 6, 4), slice(2, 2), 5, [])] == [3, 2, 0, 1, 0]
+
+
+@pytest.mark.parametrize("index", [np.array([3, 1]), slice(1, 3)], ids=["gather", "slice"])
+@pytest.mark.parametrize("values", [list("vwxyz"), []], ids=["more rows", "no rows"])
+def test_another_dataframe_takes_the_place_of_waiting_rows(index, values):
+    rows = Message({"s": list("abcd")})[index]
+    rows.df = pd.DataFrame({"s": values})
+
+    assert len(rows) == rows.check_length() == len(values)
+    assert rows.array("s").tolist() == rows["s"].tolist() == values
+
+
+@pytest.mark.parametrize("mask", [np.array, torch.tensor, pd.Series, list])
+def test_rows_chosen_by_a_mask_do_not_keep_the_others_in_memory(mask):
+    message = Message({"x": np.arange(1000)})
+    held = weakref.ref(message._arrays["x"])
+    rows = message[mask([number < 3 for number in range(1000)])]
+    del message
+
+    assert held() is None
+    assert rows.array("x").tolist() == [0, 1, 2]
+
+
+def test_a_tensor_that_numpy_sees_only_after_negation_is_gathered():
+    part = torch.tensor([1 + 2j, 3 + 4j]).conj().imag
+    assert part.is_neg()
+
+    assert Message({"t": part})[[1, 0, 1]]["t"].tolist() == [-4, -2, -4]
 
 
 def test_threads_that_read_waiting_rows_at_once_all_get_them():
