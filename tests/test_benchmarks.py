@@ -172,3 +172,16 @@ def test_an_unknown_group_is_named(capsys):
 )
 def test_amounts_are_written_as_one_reads_them(value, unit, text):
     assert amount(value, unit) == text
+
+
+def test_a_curve_is_judged_by_what_the_same_takes_by_hand():
+    sizes = [10, 100, 1000]
+    points = [Point(name, size, size**power, LINEAR) for name, power in
+              [("copy", 1.5), ("copy, by hand", 1.4), ("scan", 1.5)] for size in sizes]  # fmt: skip
+    curves = curves_of(points)
+
+    assert {name: curve.grows_too_fast for name, curve in curves.items()} == {
+        "copy": False,
+        "copy, by hand": False,
+        "scan": True,
+    }
