@@ -756,3 +756,19 @@ class TestArrays:
         for way in WAYS:
             write(pipe, np.array([[0.1, 2.0]]), way)
             assert read(pipe) == [[0.1, 2.0]]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite", "mariadb"], indirect=True)
+def test_an_upsert_overwrites_no_row_whose_key_only_the_database_takes_for_the_same(engine):
+    collation = "NOCASE" if engine.dialect.name == "sqlite" else "utf8mb4_unicode_ci"
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"CREATE TABLE words (word VARCHAR(20) COLLATE {collation} PRIMARY KEY, n BIGINT)")
+    pipe = TablePipe(create_table("words", {"word": str, "n": int}, primary_key="word"), engine)
+    with pipe:
+        pipe.upsert({"word": ["ab"], "n": [1]})
+
+        with pytest.raises(CellError, match=r"the key \('AB',\) is equal to another one in the table"):
+            pipe.upsert({"word": ["AB"], "n": [2]})
+        pipe.upsert({"word": ["ab", "cd"], "n": [3, 4]})
+
+    assert pipe.query().all().to_dict() == {"word": ["ab", "cd"], "n": [3, 4]}

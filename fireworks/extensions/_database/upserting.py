@@ -139,11 +139,12 @@ def _check_each_has_its_row(connection: sa.Connection, table: sa.Table, key: Seq
     """Refuses rows whose keys are one key for the database, as 'a' and 'A' in most collations: one was overwritten.
 
     Raises:
-        CellError: There are fewer rows in the table than were written.
+        CellError: There are fewer rows in the table than were written, or none with a key whose column is described as
+            exact text.
     """
     elements = [table.columns[name] for name in key]
     targets = [target_of(element, connection.dialect) for element in elements]
-    if all(target.family != "text" or isinstance(target.resolved, ExactText) for target in targets):
+    if all(target.family != "text" for target in targets):
         return
     keys = list(zip(*(columns[name] for name in key), strict=True))
     rows: set[tuple[Any, ...]] = set()
@@ -153,6 +154,15 @@ def _check_each_has_its_row(connection: sa.Connection, table: sa.Table, key: Seq
         rows.update(tuple(row) for row in connection.execute(sa.select(*elements).where(same)))
     if len(rows) < len(keys):
         raise CellError("two rows have keys that are equal for the collation of the column; give one row for each key")
+    exact = [place for place, target in enumerate(targets) if isinstance(target.resolved, ExactText)]
+    there = {tuple(row[place] for place in exact) for row in rows}
+    for row, key_values in enumerate(keys):
+        if tuple(key_values[place] for place in exact) not in there:
+            raise CellError(
+                f"row {row}: the key {key_values!r:.80} is equal to another one in the table for the collation of the "
+                "column in the database, so that row would be overwritten; alter the column, or describe it by "
+                "reflect_table"
+            )
 
 
 def _look_then_write(connection: sa.Connection, table: sa.Table, key: Sequence[str], columns: Columns) -> None:
