@@ -128,7 +128,8 @@ def _check_floats(array: np.ndarray, mask: np.ndarray, target: Target) -> None:
             changed = np.array([round(value, scale) != value for value in array.tolist()], dtype=bool)
             refuse(there & changed, array, target, f"has more than {scale} digits behind the point", "round it first")
     if is_single(target):
-        narrow = array.astype(np.float32)
+        with np.errstate(over="ignore"):  # what overflows has changed
+            narrow = array.astype(np.float32)
         changed = (narrow.astype(np.float64) != array) & ~np.isnan(array)
         if target.is_mysql:  # which prints six digits of it
             printed = np.array([f"{v:.6g}" for v in narrow.tolist()], dtype=np.float64).astype(np.float32)
