@@ -115,7 +115,7 @@ class TrainingStep:
 
     def __call__(self, engine: Engine, batch: Any) -> dict[str, Any]:
         if self._is_plain:  # as most are; the way below costs several microseconds more
-            self.optimizer.zero_grad()
+            self._drop_gradients()
             output = self.model(batch)
             value = self.loss(output)
             is_scalar = type(value) is torch.Tensor and value.ndim == 0
@@ -143,13 +143,23 @@ class TrainingStep:
 
     def _step(self, engine: Engine, batch: Any) -> tuple[torch.Tensor, Any]:
         if self.waiting == 0:
-            self.optimizer.zero_grad()
+            self._drop_gradients()
         value, output = self._differentiate(engine, batch)
         self.waiting += 1
         self.stepped = False
         if self.waiting == self.accumulate:
             self._update()
         return value, output
+
+    def _drop_gradients(self) -> None:
+        """What `optimizer.zero_grad()` does, without its entry in a profile, which takes ten microseconds."""
+        zero_grad = self.optimizer.zero_grad
+        if getattr(zero_grad, "__func__", None) is not Optimizer.zero_grad:
+            zero_grad()  # of an optimizer that has its own
+            return
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
 
     def _differentiate(self, engine: Engine, batch: Any) -> tuple[torch.Tensor, Any]:
         if self.precision is None:
@@ -185,7 +195,7 @@ class TrainingStep:
         results: list[tuple[torch.Tensor, Any]] = []
 
         def compute() -> Any:
-            self.optimizer.zero_grad()
+            self._drop_gradients()
             results.append(self._differentiate(engine, batch))
             self._clip()
             return results[-1][0]

@@ -314,6 +314,31 @@ def test_an_optimizer_is_given_by_name_class_or_function(optimizer, arguments):
     assert type(trainer.optimizer) is SGD and trainer.optimizer.param_groups[0]["lr"] == 0.5
 
 
+def test_gradients_from_before_the_training_do_not_count():
+    fresh, stale = make_line(), make_line()
+    stale.m.grad = torch.full_like(stale.m, 1e6)
+
+    for line in (fresh, stale):
+        make_trainer(line, lr=0.1).train(max_epochs=1)
+
+    assert torch.equal(stale.m, fresh.m)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_an_optimizer_with_its_own_way_to_drop_gradients_is_asked(accumulate):
+    class Counting(SGD):
+        drops = 0
+
+        def zero_grad(self, set_to_none=True):
+            self.drops += 1
+            super().zero_grad(set_to_none)
+
+    trainer = make_trainer(optimizer=Counting, lr=0.1, accumulate=accumulate)
+    trainer.train(max_epochs=1)
+
+    assert trainer.optimizer.drops == len(make_batches()) / accumulate
+
+
 def test_an_optimizer_that_is_ready_is_used_as_it_is():
     line = make_line()
     optimizer = SGD(line.parameters(), lr=0.5)
