@@ -125,7 +125,7 @@ def from_values(values: Any, name: str) -> tuple[Array, Any]:
     becomes a column of rows, each cell an array.
     """
     if isinstance(values, np.ndarray):
-        return _from_ndarray(values, name)
+        return from_ndarray(values, name)
     if isinstance(values, (pd.Series, pd.Index)):
         return from_extension(values.array, copy=True)
     if isinstance(values, ExtensionArray):
@@ -139,18 +139,20 @@ def from_values(values: Any, name: str) -> tuple[Array, Any]:
     return from_extension(pd.Series(values, dtype=None if values else OBJECT).array)
 
 
-def _from_ndarray(values: np.ndarray, name: str) -> tuple[Array, Any]:
+def from_ndarray(values: np.ndarray, name: str) -> tuple[Array, Any]:
+    """The same of a numpy array."""
+    dtype = values.dtype
+    kind = dtype.kind
+    if type(values) is np.ndarray and values.ndim == 1 and kind in "biufcO" and dtype.isnative:
+        return values.copy(), UNKNOWN if kind == "O" else dtype
     if isinstance(values, np.ma.MaskedArray):
         return from_extension(pd.Series(values).array)
     if values.ndim > 1:
         return object_array(list(np.array(values))), OBJECT
     if values.ndim == 0:
         raise TypeError(f"column {name!r}: expected an array with one entry per row, got a 0-dimensional one")
-    kind = values.dtype.kind
-    if kind in "biufc" and values.dtype.isnative:
-        return np.array(values), values.dtype
-    if kind == "O":
-        return np.array(values), UNKNOWN
+    if type(values) is not np.ndarray:
+        return from_ndarray(np.array(values), name)
     if kind == "V":
         raise TypeError(f"column {name!r}: a structured array is several columns; give each field by its name")
     return from_extension(pd.Series(values.astype(object) if kind in "US" else values).array)

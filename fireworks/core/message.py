@@ -123,7 +123,8 @@ class Message(Rows):
             columns = {**columns, **given}
         self._build(columns, length)
 
-    def _build(self, columns: Mapping[str, Any], length: int | None) -> None:
+    def _build(self, columns: Mapping[str, Any], length: int | None = None, rows: int = 1) -> Message:
+        """Takes columns of any kind; scalars alone are repeated `rows` times, or `length` times."""
         tensors: dict[str, Any] = {}
         arrays: dict[str, Any] = {}
         dtypes: dict[str, Any] = {}
@@ -132,7 +133,12 @@ class Message(Rows):
         for name, values in columns.items():
             if type(name) is not str:
                 check_names(columns)
-            if type(values) is not torch.Tensor and _arrow.is_column(values):
+            kind = type(values)
+            if kind is np.ndarray and values.ndim:
+                arrays[name], dtypes[name] = _columns.from_ndarray(values, name)
+                counts.add(len(values))
+                continue
+            if kind is not torch.Tensor and _arrow.is_column(values):
                 values = _arrow.column_of(values, name)
             if isinstance(values, torch.Tensor) and (shape := values.shape):
                 tensors[name] = values
@@ -140,22 +146,27 @@ class Message(Rows):
             elif type(values) is Column:
                 arrays[name], dtypes[name] = values.array, values.dtype
                 counts.add(len(values.array))
-            elif _columns.is_scalar(values):
+            elif not _columns.is_scalar(values):
+                array, dtypes[name] = _columns.from_values(values, name)
+                arrays[name] = array
+                counts.add(len(array))
+            else:
                 scalars[name] = values
                 half = tensors if isinstance(values, torch.Tensor) else arrays
                 half[name] = None  # keeps its place in the order until the number of rows is known
-            else:
-                arrays[name], dtypes[name] = _columns.from_values(values, name)
-                counts.add(len(arrays[name]))
         self._set(tensors, arrays, dtypes)
         if len(counts) > 1:
             given = {**tensors, **arrays}
             one_length({name: len(values) for name, values in given.items() if values is not None})
-        rows = counts.pop() if counts else 1 if length is None else length
+        if counts:
+            rows = counts.pop()
+        elif length is not None:
+            rows = length
         for name, value in scalars.items():
             self._put(name, _columns.repeat_scalar(value, rows))
         if length is not None and columns and rows != length:
             raise LengthError(f"expected {length} rows, got {rows}")
+        return self
 
     def _set(self, tensors: dict[str, torch.Tensor], arrays: dict[str, Array], dtypes: dict[str, Any]) -> Message:
         """Takes columns that are known to be sound, as they are."""
@@ -550,9 +561,7 @@ class Message(Rows):
         columns = {
             name: functions[name](self._column(name)) if name in functions else self._as_given(name) for name in names
         }
-        mapped = Message.__new__(Message)
-        mapped._build(columns, len(self) if all(map(_columns.is_scalar, columns.values())) else None)
-        return mapped
+        return Message.__new__(Message)._build(columns, rows=len(self))
 
     def permute(self, index: RowIndex) -> Message:
         """The rows in the order of the index, which may repeat and leave out rows.
