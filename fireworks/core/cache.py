@@ -102,7 +102,8 @@ class BufferedCache(MessageCache):
             self._insert(keys, rows)
 
     def _make_room(self, count: int, kept: np.ndarray) -> None:
-        missing = self._size + count - self._limit
+        limit = self._limit
+        missing = self._size + count - limit
         number = max(missing, self.buffer_size)
         if number > self._size - len(kept):
             kept = np.unique(kept)  # a row may be asked for twice
@@ -113,7 +114,7 @@ class BufferedCache(MessageCache):
                 self.free(number)
             finally:
                 self._kept = NO_SLOTS
-        if self._size + count > self._limit:
+        if self._size + count > limit:
             super()._make_room(count, kept)
 
     @abstractmethod

@@ -19,6 +19,7 @@ from fireworks.utils.utils import RowIndex, as_indices
 
 __all__ = ["CachingPipe"]
 
+_INT64 = np.dtype(np.int64)
 _CACHES = ("LRU", "LFU", "RR", "optimal", "unlimited")
 
 
@@ -129,7 +130,7 @@ class CachingPipe(ReadsByIndex):
         require(self, "__getitem__")
 
     def __getitem__(self, index: RowIndex) -> Message:
-        keys = index if type(index) is np.ndarray and index.dtype == np.int64 else self._as_indices(index)
+        keys = index if type(index) is np.ndarray and index.dtype == _INT64 else self._as_indices(index)
         if not len(keys):
             return self._read(keys) if not len(self.cache) else self.cache[keys]
         if self._source is not self.input or (self._redrawn and self._orders != self._seen_orders()):
