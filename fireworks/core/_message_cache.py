@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fireworks.core import _columns
-from fireworks.core._slots import IndexTable, SlotColumns
+from fireworks.core._slots import IndexTable, SlotColumns, Source
 from fireworks.core.message import Message, MessageLike, cat
 from fireworks.core.state import columns_from_state, columns_to_state, internal_state
 from fireworks.utils.exceptions import CacheMissError, ColumnError, LengthError, StateError
@@ -20,6 +20,8 @@ _FIRST_SLOTS = 64
 _NO_ROW = np.array(-1)
 NO_SLOTS = np.empty(0, dtype=np.int64)
 _INT64 = np.dtype(np.int64)
+
+Fetch = Message | Source | Callable[[np.ndarray], MessageLike]
 
 
 class MessageCache(ABC):
@@ -123,7 +125,7 @@ class MessageCache(ABC):
         self.on_getitem(keys)
         return self._columns.read(slots)
 
-    def read_through(self, index: RowIndex, fetch: Message | Callable[[np.ndarray], MessageLike]) -> Message:
+    def read_through(self, index: RowIndex, fetch: Fetch) -> Message:
         """The rows of these indices, in this order; those that are not stored are fetched, and stored.
 
         Rows of the request stay until it is answered. If they are more than fit, the answer is whole all the same,
@@ -154,7 +156,7 @@ class MessageCache(ABC):
             self._note_read(keys, slots)
             self.on_getitem(keys)
             return self._columns.read(slots)
-        missing = keys[absent]
+        missing = keys[absent.nonzero()[0]]  # by position is twice as fast as by mask
         distinct = dict.fromkeys(missing.tolist())
         if min(distinct) < 0:
             raise self._miss(keys)
@@ -163,7 +165,7 @@ class MessageCache(ABC):
         columns = self._fetched(missing, fetch)
         self._moment += 1
         self._note_request(keys)
-        present = ~absent
+        present = (~absent).nonzero()[0]
         kept = slots[present]
         if len(kept):
             found = keys[present]
@@ -177,11 +179,13 @@ class MessageCache(ABC):
         self._add(missing, columns)
         return self._columns.read(self._table.known(keys))
 
-    def _fetched(self, missing: np.ndarray, fetch: Message | Callable[[np.ndarray], MessageLike]) -> list[Any]:
+    def _fetched(self, missing: np.ndarray, fetch: Fetch) -> list[Any]:
         """The columns of these rows, as they can be written."""
         if isinstance(fetch, Message):
+            fetch = Source(fetch)
+        if isinstance(fetch, Source):
             if not self._size:
-                self._begin(fetch)
+                self._begin(fetch.message)
             return self._columns.gather(fetch, missing, self._occupied)
         given = fetch(missing)
         rows = given._checked() if isinstance(given, Message) else Message(given)
@@ -356,6 +360,8 @@ class MessageCache(ABC):
         )
 
     def _allocate(self, count: int) -> np.ndarray:
+        if self._free_slots and len(self._free_slots[-1]) == count:  # room was made for these rows
+            return self._free_slots.pop()
         parts: list[np.ndarray] = []
         while count and self._free_slots:
             slots = self._free_slots.pop()

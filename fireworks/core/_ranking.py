@@ -12,6 +12,7 @@ uses or evictions: the cost per row does not depend on how many rows there are.
 from __future__ import annotations
 
 import heapq
+from math import inf
 
 import numpy as np
 
@@ -31,8 +32,9 @@ class LowestFirst:
         self._slots = self._ranks = self._births = _NO_SLOTS
         self._next = 0
         self._heap: list[tuple[float, int, int]] = []
-        # Rows up to here, and no others, are in the queue.
+        # Rows up to here, and no others, are in the queue. A row that comes to a rank beyond need not be told of.
         self._bound: tuple[float, int] | None = None
+        self.reach = -inf
 
     def lowered(self, slots: np.ndarray, ranks: np.ndarray, births: np.ndarray) -> None:
         """Must be told of rows that are new or whose rank fell; not of those whose rank rose."""
@@ -51,10 +53,6 @@ class LowestFirst:
         for entry in zip(values[below].tolist(), births[slots][below].tolist(), slots[below].tolist(), strict=True):
             heapq.heappush(self._heap, entry)
 
-    def reaches(self, rank: float) -> bool:
-        """Whether a row that comes to this rank has to be told of."""
-        return self._bound is not None and rank <= self._bound[0]
-
     def take(self, count: int, ranks: np.ndarray, births: np.ndarray, kept: np.ndarray = _NO_SLOTS) -> np.ndarray:
         """The lowest `count` rows, or all when there are fewer. The caller must remove them, or tell of them as new.
 
@@ -70,7 +68,7 @@ class LowestFirst:
         while count > 0:
             if len(kept) and not len(queued) and self._bound is not None:
                 values = ranks[kept]
-                if values[values.argmin()] <= self._bound[0]:
+                if values.item(values.argmin()) <= self.reach:
                     hidden.append((kept, births[kept]))
                     births[kept] = _TAKEN
                     queued = kept
@@ -118,8 +116,10 @@ class LowestFirst:
         if not self._heap:
             first, end = self._next, self._next + count
             slots = self._slots[first:end]
-            changed = (births[slots] != self._births[first:end]) | (ranks[slots] != self._ranks[first:end])
-            if not changed[changed.argmax()]:
+            if (
+                ranks[slots].tobytes() == self._ranks[first:end].tobytes()
+                and births[slots].tobytes() == self._births[first:end].tobytes()
+            ):
                 self._next += len(slots)
                 return slots
         self._sift(count, ranks, births)
@@ -142,7 +142,7 @@ class LowestFirst:
             return
         self._next = end - len(left)
         rest = slice(self._next, end)
-        self._slots[rest], self._ranks[rest], self._births[rest] = left, noted[fresh], births[left]
+        self._slots[rest], self._ranks[rest], self._births[rest] = left, now[fresh], births[left]
 
     def _look_again(self, count: int, ranks: np.ndarray, births: np.ndarray) -> bool:
         """Sorts the lowest of all rows; whether there are any."""
@@ -158,4 +158,5 @@ class LowestFirst:
         self._slots = slots[order]
         self._ranks, self._births = ranks[self._slots], births[self._slots]
         self._bound = (self._ranks[-1].item(), self._births[-1].item())
+        self.reach = self._bound[0]
         return True

@@ -48,7 +48,7 @@ class IndexTable:
                 slots = self.find(keys)
         # A negative key would count from the end of the array, so the keys are checked with the slots.
         signs = keys | slots
-        return slots, signs < _ZERO if len(signs) and signs[signs.argmin()] < 0 else None
+        return slots, signs < _ZERO if len(signs) and signs.item(signs.argmin()) < 0 else None
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """The slot of each key, -1 where it is absent."""
@@ -111,6 +111,34 @@ class IndexTable:
         self._dense = np.empty(0, dtype=np.int64)
 
 
+class Source:
+    """A message that rows are gathered from again and again: its tensors as arrays, each made once."""
+
+    __slots__ = ("_arrays", "message")
+
+    def __init__(self, message: Message) -> None:
+        self.message = message
+        self._arrays: dict[str, tuple[torch.Tensor, int, np.ndarray]] = {}
+
+    def __reduce__(self) -> tuple[type[Source], tuple[Message]]:
+        return Source, (self.message,)  # a copy makes its own views of its own memory
+
+    def array(self, name: str) -> np.ndarray | None:
+        """The memory of a tensor as an array, or None if there is no such tensor or it needs care."""
+        tensor = self.message._tensors.get(name)
+        if tensor is None:
+            return None
+        made = self._arrays.get(name)
+        if made is not None and made[0] is tensor and made[1] == tensor.data_ptr() and made[2].shape == tensor.shape:
+            return made[2]
+        try:
+            array = tensor.numpy()
+        except (TypeError, RuntimeError):  # on another device, sparse, negated or part of a graph
+            return None
+        self._arrays[name] = tensor, tensor.data_ptr(), array
+        return array
+
+
 class TensorSlots:
     """A tensor column: its values, without the graph that made them, on the device of the first rows."""
 
@@ -169,21 +197,12 @@ class TensorSlots:
             values = values.to(dtype)
         return values.resolve_neg() if self.array is not None and values.is_cpu else values.to(self.tensor.device)
 
-    def gather(self, source: Message, positions: np.ndarray) -> np.ndarray | None:
+    def gather(self, source: Source, positions: np.ndarray) -> np.ndarray | None:
         """Rows of a message as they can be written, if they need no change and no care; else None."""
-        values = source._tensors.get(self.name)
-        if (
-            values is None
-            or self.array is None
-            or values.dtype is not self.dtype
-            or not values.is_cpu
-            or values.requires_grad
-            or values.layout is not torch.strided
-            or values.is_neg()
-        ):
+        own, array = self.array, source.array(self.name)
+        if own is None or array is None or array.dtype is not own.dtype or array.shape[1:] != self.shape:
             return None
-        array = values.numpy()
-        return array.take(positions, 0) if array.shape[1:] == self.shape else None
+        return array.take(positions, 0)
 
     def write(self, slots: np.ndarray, values: Any) -> None:
         cells = self._cells
@@ -217,9 +236,9 @@ class ArraySlots:
         grown[: len(self.array)] = self.array
         self.array = grown
 
-    def gather(self, source: Message, positions: np.ndarray) -> Any:
+    def gather(self, source: Source, positions: np.ndarray) -> Any:
         """Rows of a message as they can be written, if they need no change; else None."""
-        array, dtype = source._arrays.get(self.name), source._dtypes.get(self.name)
+        array, dtype = source.message._arrays.get(self.name), source.message._dtypes.get(self.name)
         return array.take(positions) if array is not None and (dtype is self.dtype or dtype == self.dtype) else None
 
     def write(self, slots: np.ndarray, values: np.ndarray) -> None:
@@ -313,10 +332,11 @@ class SlotColumns:
             columns.append(self._fit_frame(place, message, held))
         return columns
 
-    def gather(self, source: Message, positions: np.ndarray, held: Callable[[], np.ndarray]) -> list[Any]:
+    def gather(self, source: Source, positions: np.ndarray, held: Callable[[], np.ndarray]) -> list[Any]:
         """What `fit` makes of these rows of a message, with no message made of them where that can be."""
-        if source._shared or [*source._arrays, *source._tensors] != self._names:
-            return self.fit(source[positions], held)
+        message = source.message
+        if message._shared or [*message._arrays, *message._tensors] != self._names:
+            return self.fit(message[positions], held)
         columns: list[Any] = []
         try:
             for column in self._all:
@@ -328,7 +348,7 @@ class SlotColumns:
                 return columns
         except IndexError:  # the message has a better one
             pass
-        return self.fit(source[positions], held)
+        return self.fit(message[positions], held)
 
     def message(self, columns: list[Any]) -> Message:
         """The message of columns that were made to `fit`."""

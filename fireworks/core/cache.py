@@ -102,7 +102,8 @@ class BufferedCache(MessageCache):
             self._insert(keys, rows)
 
     def _make_room(self, count: int, kept: np.ndarray) -> None:
-        missing = self._size + count - self._limit
+        limit = self._limit
+        missing = self._size + count - limit
         number = max(missing, self.buffer_size)
         if number > self._size - len(kept):
             kept = np.unique(kept)  # a row may be asked for twice
@@ -113,7 +114,7 @@ class BufferedCache(MessageCache):
                 self.free(number)
             finally:
                 self._kept = NO_SLOTS
-        if self._size + count > self._limit:
+        if self._size + count > limit:
             super()._make_room(count, kept)
 
     @abstractmethod
@@ -215,12 +216,13 @@ class RankingCache(MessageCache):
     def _set_rank(self, slot: int, rank: float) -> None:
         if rank != int(rank) and self._ranks.dtype == np.int64:
             self._ranks = self._ranks.astype(np.float64)
+            self._lowest = LowestFirst()  # which compares ranks as they are written
         self._rank(np.array([slot]), rank)
 
     def _rank(self, slots: np.ndarray, rank: float) -> None:
         """Gives rows one rank."""
         self._ranks[slots] = rank
-        if self._lowest.reaches(rank):
+        if rank <= self._lowest.reach:
             self._lowest.lowered(slots, self._ranks, self._births)
 
     def _grow(self, needed: int) -> None:
@@ -309,9 +311,11 @@ class LRUCache(RankingCache, BufferedCache):
     _note_replaced = _note_read
 
     def _note_new(self, keys: np.ndarray, slots: np.ndarray) -> None:
-        if type(self).update_rank is not LRUCache.update_rank:
+        if type(self).update_rank is LRUCache.update_rank:
+            self._rank(slots, self._moment)
+        else:
             super()._note_new(keys, slots)
-        self._note_read(keys, slots)
+            self.update_rank(keys)
 
 
 class LFUCache(RankingCache, BufferedCache):

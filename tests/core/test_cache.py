@@ -667,6 +667,16 @@ def test_ranks_can_be_read_and_set_by_index():
         cache.rank_dict[0] = 1
 
 
+def test_a_fraction_among_the_ranks_while_rows_leave_changes_the_order_only_of_its_row():
+    cache = LRUCache(8)
+    for first in range(0, 12, 2):
+        cache[[first, first + 1]] = rows([first, first + 1])
+    cache.rank_dict[7] = 99.5
+    for index in range(20, 25):
+        cache[index] = rows([index])
+    assert set(cache) == {7, 10, 11, 20, 21, 22, 23, 24}
+
+
 def test_freeing_can_pass_over_rows_of_low_rank():
     cache = LFUCache(5)
     cache[0:5] = rows(range(5))

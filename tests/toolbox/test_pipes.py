@@ -574,6 +574,21 @@ def test_cached_rows_are_what_was_read_whatever_the_source():
             assert numbers([pipe[4]]) == [4]
 
 
+def test_a_cached_message_that_gets_other_tensors_gives_their_rows():
+    source = Message({"x": torch.arange(6.0)})
+    pipe = CachingPipe(source, cache_size=6)
+    assert pipe[0:2]["x"].tolist() == [0, 1]
+    source["x"][2:] += 10
+    assert pipe[2, 3]["x"].tolist() == [12, 13]
+    source["x"].data = torch.arange(20.0, 26.0)
+    assert pipe[4]["x"].tolist() == [24]
+    for copied in (copy.deepcopy(pipe), pickle.loads(pickle.dumps(pipe))):
+        copied.input["x"][5] = -1
+        assert copied[5, 4]["x"].tolist() == [-1, 24]
+    source["x"] = torch.arange(30.0, 36.0)
+    assert pipe[5, 4]["x"].tolist() == [35, 24]
+
+
 def test_an_empty_request_gives_an_empty_message():
     pipe = CachingPipe(Table())
     assert pipe[[]] == Message()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fireworks.core._slots import Source
 from fireworks.core.cache import LFUCache, LRUCache, MessageCache, OptimalCache, RRCache, UnlimitedCache
 from fireworks.core.message import Message
 from fireworks.core.pipe import implements
@@ -18,6 +19,7 @@ from fireworks.utils.utils import RowIndex, as_indices
 
 __all__ = ["CachingPipe"]
 
+_INT64 = np.dtype(np.int64)
 _CACHES = ("LRU", "LFU", "RR", "optimal", "unlimited")
 
 
@@ -80,13 +82,18 @@ class CachingPipe(ReadsByIndex):
         self.cache_type = cache_type
         self.infinite = infinite
         self.seed = seed
-        self.length: int | None = None
+        self.length: int | None
         self.lower_bound = 0
         self.cache: MessageCache
-        self._source = self.input
-        self._redrawn = redrawn_stages(self.input)
+        self._begin()
         self._orders = self._seen_orders()
         self.init_cache()
+
+    def _begin(self) -> None:
+        """Notes what the input is, by which another one is told."""
+        self._source, self.length = self.input, None
+        self._rows = Source(self.input) if type(self.input) is Message else None
+        self._redrawn = redrawn_stages(self.input)
 
     def init_cache(self, *args: Any, **kwargs: Any) -> None:
         """Puts an empty cache into `self.cache`. A subclass may make another one.
@@ -123,16 +130,15 @@ class CachingPipe(ReadsByIndex):
         require(self, "__getitem__")
 
     def __getitem__(self, index: RowIndex) -> Message:
-        keys = index if type(index) is np.ndarray and index.dtype == np.int64 else self._as_indices(index)
+        keys = index if type(index) is np.ndarray and index.dtype == _INT64 else self._as_indices(index)
         if not len(keys):
             return self._read(keys) if not len(self.cache) else self.cache[keys]
         if self._source is not self.input or (self._redrawn and self._orders != self._seen_orders()):
             self._forget()
-        source = self._source
-        rows = self.cache.read_through(keys, source if type(source) is Message else self._fetch)
-        largest = keys[keys.argmax()]
+        rows = self.cache.read_through(keys, self._rows or self._fetch)
+        largest = keys.item(keys.argmax())
         if largest > self.lower_bound:
-            self.lower_bound = int(largest)
+            self.lower_bound = largest
         return rows
 
     def announce(self, indices: RowIndex) -> None:
@@ -160,8 +166,7 @@ class CachingPipe(ReadsByIndex):
     def _forget(self) -> None:
         """Starts anew, as the rows have other numbers now."""
         if self._source is not self.input:
-            self._source, self.length = self.input, None
-            self._redrawn = redrawn_stages(self.input)
+            self._begin()
         self._orders = self._seen_orders()
         del self.cache[list(self.cache)]
 
