@@ -24,13 +24,13 @@ CACHEBOX, CACHETOOLS = "cachebox + concatenate", "cachetools + stack"
 def workloads(scale: float, folder: Path) -> Iterator[Workload]:
     capacity, keys = max(int(10_000 * scale), 64), max(int(100_000 * scale), 640)
     rows = torch.from_numpy(np.random.default_rng(0).random((keys, 64), dtype=np.float32))
-    yield _hits(capacity, rows)
+    yield from _hits(capacity, rows)
     yield _zipf(capacity, rows)
     yield from _replacing(scale)
     yield _misses(scale)
 
 
-def _hits(capacity: int, rows: torch.Tensor) -> Workload:
+def _hits(capacity: int, rows: torch.Tensor) -> Iterator[Workload]:
     stored = rows[:capacity]
     index = np.random.default_rng(1).permutation(capacity)[:BATCH]
     wanted = index.tolist()
@@ -54,7 +54,8 @@ def _hits(capacity: int, rows: torch.Tensor) -> Workload:
         tools: Any = cachetools.LRUCache(capacity)
         tools.update({number: stored[number] for number in range(capacity)})
         competitors[CACHETOOLS] = lambda: {"x": torch.stack([tools[number] for number in wanted])}
-    return Workload("hit, 32 rows", competitors, [Target(0.6, CACHEBOX)])
+    yield Workload("hit, 32 rows", competitors, [Target(0.6, CACHEBOX)])
+    yield Workload("hit, 32 rows, by a list instead of an array", {**competitors, OURS: lambda: cache[wanted]})
 
 
 def _zipf(capacity: int, rows: torch.Tensor) -> Workload:
@@ -113,7 +114,7 @@ def _replacing(scale: float) -> Iterator[Workload]:
             batch = Message({"y": torch.arange(BATCH)})
             cache[place : place + BATCH] = batch
             place += BATCH
-            return batch
+            return lambda: {"y": cache[place - BATCH : place]["y"], "free": [capacity - len(cache)]}
 
         return insert
 

@@ -38,12 +38,13 @@ def workloads(scale: float, folder: Path) -> Iterator[Workload]:
         [Target(1.25, RAW), Target(0.4, GETITEMS), Target(0.25, TENSORDICT), Target(0.025, PER_SAMPLE)],
         sort_by="y",
     )
-    yield Workload(
-        "with text and float columns",
-        {OURS: _ours(columns, ["x", "y"]), RAW: lambda: _every(_raw_batches(columns)), PANDAS: _pandas(columns)},
-        [Target(0.30, PANDAS), Target(1.4, RAW)],
-        sort_by="y",
-    )
+    peers = {RAW: lambda: _every(_raw_batches(columns)), PANDAS: _pandas(columns)}
+    for name, read, targets in (
+        ("with text and float columns, read", _read_arrays, [Target(0.30, PANDAS), Target(1.4, RAW)]),
+        ("with text and float columns, read as a DataFrame", _read_frame, []),
+        ("with text and float columns, unread", None, []),
+    ):
+        yield Workload(name, {OURS: _ours(columns, ["x", "y"], read), **peers}, targets, sort_by="y")
     shuffled = ShufflerPipe(Message(columns), seed=0)
     yield Workload(
         "ShufflerPipe, row by row",
@@ -70,10 +71,35 @@ class _Again:
         return self.make()
 
 
-def _ours(columns: dict[str, Any], converted: list[str] | None) -> Callable[[], Any]:
+def _ours(
+    columns: dict[str, Any], converted: list[str] | None, read: Callable[[Message], Any] | None = None
+) -> Callable[[], Any]:
     shuffled = ShufflerPipe(Message(columns), seed=0)
     batches = TensorPipe(BatchingPipe(shuffled, batch_size=BATCH), columns=converted, cuda=False)
-    return lambda: _every(batches)
+
+    def epoch() -> Callable[[], Any]:
+        for batch in batches:
+            if read is not None:
+                read(batch)
+        return lambda: _shuffled(list(batches))
+
+    return epoch
+
+
+def _read_arrays(batch: Message) -> None:
+    batch.array("s")
+    batch.array("f")
+
+
+def _read_frame(batch: Message) -> None:
+    assert batch.df is not None
+
+
+def _shuffled(batches: list[Message]) -> list[Message]:
+    """The batches, if they are not in the order of the rows; which rows they are is compared with the peers."""
+    order = torch.cat([batch["y"] for batch in batches])
+    assert not torch.equal(order, order.sort().values), "the epoch is not shuffled"
+    return batches
 
 
 def _raw_batches(columns: dict[str, Any]) -> _Again:
@@ -110,8 +136,8 @@ class _Samples(Dataset):
 
 class _Batches(_Samples):
     def __getitems__(self, rows: list[int]) -> dict[str, Any]:
-        index = torch.tensor(rows)
-        return {name: values[index] for name, values in self.columns.items()}
+        index = torch.from_numpy(np.array(rows))
+        return {name: values.index_select(0, index) for name, values in self.columns.items()}
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -132,8 +158,8 @@ def _nodes(columns: dict[str, Any]) -> Callable[[], Any]:
     from torchdata.nodes import IterableWrapper, Loader, Mapper
 
     def take(rows: list[int]) -> dict[str, Any]:
-        index = np.array(rows)
-        return {name: values[index] for name, values in columns.items()}
+        index = torch.from_numpy(np.array(rows))
+        return {name: values.index_select(0, index) for name, values in columns.items()}
 
     sampler = BatchSampler(RandomSampler(columns["y"]), BATCH, drop_last=False)
     loader = Loader(Mapper(IterableWrapper(sampler), take))

@@ -22,7 +22,7 @@ import torch
 from benchmarks.report import conditions
 from benchmarks.searches import seconds_per_trial
 from fireworks import Message, Pipe, cat
-from fireworks.core.cache import LFUCache, LRUCache, RRCache
+from fireworks.core.cache import LFUCache, LRUCache, OptimalCache, RRCache
 from fireworks.extensions.database import DBPipe, TablePipe, create_table
 from fireworks.extensions.experiment import Experiment, experiments
 from fireworks.extensions.hyperspace.queue import RunQueue
@@ -178,22 +178,39 @@ def best(run: Callable[..., Any], rounds: int = 7, at_least: float = 0.005) -> f
 
 def _message_rows(sizes: Sequence[int], folder: Path) -> Iterator[Point]:
     for rows in sizes:
-        message = Message({"x": torch.arange(2 * rows).view(rows, 2), "f": np.arange(rows, dtype=float)})
-        index = np.random.default_rng(0).integers(0, rows, BATCH)
-        order = torch.randperm(rows)
-        timed = best(lambda message=message, rows=rows: message[0 : min(BATCH, rows)])
-        yield Point("slice of 256", rows, timed, CONSTANT)
-        yield Point("gather of 256", rows, best(lambda message=message, index=index: message[index]), CONSTANT)
-        yield Point("construct", rows, best(lambda message=message: Message(message)), CONSTANT)
-        x = message["x"]
-        runs: dict[str, Callable[[], Any]] = {
-            "append": lambda message=message: message.append(message),
-            "append, by hand": lambda x=x: torch.cat([x, x]),
-            "permute": lambda message=message, order=order: message.permute(order),
-            "permute, by hand": lambda x=x, order=order: x.index_select(0, order),
-        }
-        for name, run in runs.items():
+        x, f = torch.arange(2 * rows).view(rows, 2), np.arange(rows, dtype=float)
+        message = Message({"x": x, "f": f})
+        for name, run in _of_few_rows(message, rows).items():
+            yield Point(name, rows, best(run), CONSTANT)
+        for name, run in _of_all_rows(message, x, f).items():
             yield Point(name, rows, best(run, rounds=3), LINEAR)
+
+
+def _of_few_rows(message: Message, rows: int) -> dict[str, Callable[[], Any]]:
+    index = np.random.default_rng(0).integers(0, rows, BATCH)
+    listed, end = index.tolist(), min(BATCH, rows)
+    return {
+        "slice of 256": lambda: message[0:end],
+        "gather of 256": lambda: message[index],
+        "gather of 256 by a list": lambda: message[listed],
+        "gather of 256, all read": lambda: message[index].array("f"),
+        "construct from a message": lambda: Message(message),
+        "map 256": lambda: message[0:end].map({"x": torch.neg}),
+        "cat of 4 slices of 256": lambda: cat([message[0:end]] * 4),
+    }
+
+
+def _of_all_rows(message: Message, x: torch.Tensor, f: np.ndarray) -> dict[str, Callable[[], Any]]:
+    """Frame columns are read, as they wait until then."""
+    order = torch.randperm(len(x))
+    return {
+        "construct from columns": lambda: Message({"x": x, "f": f}),
+        f"construct from columns{BY_HAND}": lambda: f.copy(),
+        "append": lambda: message.append(message).array("f"),
+        f"append{BY_HAND}": lambda: (torch.cat([x, x]), np.concatenate([f, f])),
+        "permute": lambda: message.permute(order).array("f"),
+        f"permute{BY_HAND}": lambda: (x.index_select(0, order), f.take(order.numpy())),
+    }
 
 
 def _message_columns(sizes: Sequence[int], folder: Path) -> Iterator[Point]:
@@ -209,6 +226,8 @@ def _message_columns(sizes: Sequence[int], folder: Path) -> Iterator[Point]:
             yield Point(f"construct, {kind}", count, best(lambda columns=columns: Message(columns)), LINEAR)
             yield Point(f"slice, {kind}", count, best(lambda message=message: message[:BATCH]), LINEAR)
             yield Point(f"gather, {kind}", count, best(lambda message=message, index=index: message[index]), LINEAR)
+            timed = best(lambda message=message, index=index: message[index].columns)
+            yield Point(f"gather and read, {kind}", count, timed, LINEAR)
             yield Point(f"cat of 10, {kind}", count, best(lambda message=message: cat([message] * 10)), LINEAR)
 
 
@@ -216,7 +235,7 @@ def _caches(sizes: Sequence[int], folder: Path) -> Iterator[Point]:
     for capacity in sizes:
         batch = min(32, capacity)
         rows = Message({"y": torch.arange(batch)})
-        for kind in (LRUCache, LFUCache, RRCache):
+        for kind in (LRUCache, LFUCache, RRCache, OptimalCache):
             cache = kind(capacity) if kind is not RRCache else RRCache(capacity, seed=0)
             cache[:capacity] = Message({"y": torch.arange(capacity)})
             index = np.random.default_rng(0).permutation(capacity)[:batch]
@@ -288,7 +307,7 @@ def _trials(sizes: Sequence[int], folder: Path) -> Iterator[Point]:
 
 def _experiments(sizes: Sequence[int], folder: Path) -> Iterator[Point]:
     made = 0
-    for size in sorted(sizes):
+    for size in sorted(set(sizes)):
         seconds = []
         while made < size:
             start = time.perf_counter()
@@ -297,7 +316,7 @@ def _experiments(sizes: Sequence[int], folder: Path) -> Iterator[Point]:
                 experiment.log_metrics(step=0, loss=1.0)
             seconds.append(time.perf_counter() - start)
             made += 1
-        yield Point("one experiment more", size, min(seconds[-20:]), CONSTANT)
+        yield Point("one experiment more", size, float(np.median(seconds[-20:])), CONSTANT)
         yield Point("list all", size, best(lambda: experiments(folder), rounds=3), LINEAR)
 
 
@@ -307,7 +326,7 @@ def _claims(sizes: Sequence[int], folder: Path) -> Iterator[Point]:
     (tasks / "task.json").write_text(json.dumps({"Scenario": {"className": "Nothing"}}))
     queue = RunQueue(f"sqlite:///{folder}/queue.sqlite", "study", tasks)
     waiting = 0
-    for size in sorted(sizes):
+    for size in sorted(set(sizes)):
         queue.submit_many("task", [{"number": number} for number in range(size - waiting)])
         seconds = []
         for _ in range(min(20, size)):
@@ -316,7 +335,7 @@ def _claims(sizes: Sequence[int], folder: Path) -> Iterator[Point]:
             seconds.append(time.perf_counter() - start)
             assert claim is not None
         waiting = size - len(seconds)
-        yield Point("claim", size, min(seconds), CONSTANT)
+        yield Point("claim", size, float(np.median(seconds)), CONSTANT)
     queue.close()
 
 

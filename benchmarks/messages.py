@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,17 @@ def rows_of(scale: float) -> int:
 
 def tensordict_of(columns: dict[str, Any]) -> Any:
     """A TensorDict of the tensors, or None where there is no tensordict."""
+    construct = _constructing_tensordict(columns)
+    return None if construct is None else construct()
+
+
+def _constructing_tensordict(columns: dict[str, Any]) -> Callable[[], Any] | None:
     if missing("tensordict"):
         return None
     from tensordict import TensorDict
 
-    return TensorDict({"x": columns["x"], "y": columns["y"]}, batch_size=[len(columns["y"])])
+    tensors, size = {"x": columns["x"], "y": columns["y"]}, [len(columns["y"])]
+    return lambda: TensorDict(tensors, batch_size=size)
 
 
 def frame_of(columns: dict[str, Any]) -> pd.DataFrame:
@@ -124,34 +130,45 @@ def _joins(columns: dict[str, Any], scale: float) -> Iterator[Workload]:
     half = max(int(10_000 * scale), BATCH)
     parts = [{name: values[start : start + half] for name, values in columns.items()} for start in (0, half)]
     yield _joined("append 10,000 to 10,000 rows", parts, 1.25)
+    yield _joined("append 10,000 to 10,000 rows, all columns read", parts, 1.25, read=("x", "y", "s", "f"))
     count = len(columns["y"]) // BATCH
     parts = [
         {name: values[start : start + BATCH] for name, values in columns.items()}
         for start in range(0, BATCH * min(100, count), BATCH)
     ]
     yield _joined("cat of 100 batches", parts, 1.15)
-    yield _joined("100 appends in a row", parts, 0.15, one_by_one=True)
+    # Rows that were appended wait in parts until somebody reads one; what tensordict gives is joined.
+    yield _joined("100 appends in a row", parts, 0.15, read=("x",), one_by_one=True)
+    yield from _permuted(columns)
+
+
+def _permuted(columns: dict[str, Any]) -> Iterator[Workload]:
     message, td, frame = Message(columns), tensordict_of(columns), frame_of(columns)
     order = torch.randperm(len(columns["y"]), generator=torch.Generator().manual_seed(0))
     x, y, s, f = columns.values()
-    yield Workload(
-        "permute 100,000 rows",
-        {
-            OURS: lambda: message.permute(order),
-            RAW: lambda: {
-                "x": x.index_select(0, order),
-                "y": y.index_select(0, order),
-                "s": s.take(order.numpy()),
-                "f": f.take(order.numpy()),
-            },
-            PANDAS: lambda: {"x": x[order], "y": y[order], "df": frame.take(order.numpy())},
-            TENSORDICT: None if td is None else lambda: td[order],
+
+    def read() -> Message:
+        permuted = message.permute(order)
+        permuted.array("s"), permuted.array("f")
+        return permuted
+
+    peers = {
+        RAW: lambda: {
+            "x": x.index_select(0, order),
+            "y": y.index_select(0, order),
+            "s": s.take(order.numpy()),
+            "f": f.take(order.numpy()),
         },
-        [Target(0.40, TENSORDICT)],
-    )
+        PANDAS: lambda: {"x": x[order], "y": y[order], "df": frame.take(order.numpy())},
+        TENSORDICT: None if td is None else lambda: td[order],
+    }
+    yield Workload("permute 100,000 rows", {OURS: lambda: message.permute(order), **peers}, [Target(0.20, TENSORDICT)])
+    yield Workload("permute 100,000 rows, all columns read", {OURS: read, **peers}, [Target(0.40, TENSORDICT)])
 
 
-def _joined(name: str, parts: list[dict[str, Any]], limit: float, one_by_one: bool = False) -> Workload:
+def _joined(
+    name: str, parts: list[dict[str, Any]], limit: float, read: Sequence[str] = (), one_by_one: bool = False
+) -> Workload:
     messages, frames = [Message(part) for part in parts], [frame_of(part) for part in parts]
     dicts = [tensordict_of(part) for part in parts]
 
@@ -161,8 +178,8 @@ def _joined(name: str, parts: list[dict[str, Any]], limit: float, one_by_one: bo
         whole = messages[0]
         for message in messages[1:]:
             whole = whole.append(message)
-        if one_by_one:
-            whole["x"]  # rows that were appended wait in parts until then, and the others have joined theirs
+        for column in read:
+            whole.array(column)
         return whole
 
     def raw() -> dict[str, Any]:
@@ -205,7 +222,7 @@ def _batches(columns: dict[str, Any]) -> Iterator[Workload]:
             f"{OURS}, tensors only": lambda: Message(tensors),
             RAW: lambda: dict(batch),
             PANDAS: lambda: {**tensors, "df": frame_of(batch)},
-            TENSORDICT: None if td is None else lambda: tensordict_of(batch),
+            TENSORDICT: _constructing_tensordict(batch),
         },
         [Target(0.7, TENSORDICT)],
     )
