@@ -55,7 +55,7 @@ def _hits(capacity: int, rows: torch.Tensor) -> Iterator[Workload]:
         tools.update({number: stored[number] for number in range(capacity)})
         competitors[CACHETOOLS] = lambda: {"x": torch.stack([tools[number] for number in wanted])}
     yield Workload("hit, 32 rows", competitors, [Target(0.6, CACHEBOX)])
-    yield Workload("hit, 32 rows, by a list instead of an array", {**competitors, OURS: lambda: cache[wanted]})
+    yield Workload("the same, by a list instead of an array", {**competitors, OURS: lambda: cache[wanted]})
 
 
 def _zipf(capacity: int, rows: torch.Tensor) -> Workload:

@@ -314,6 +314,17 @@ def test_an_optimizer_is_given_by_name_class_or_function(optimizer, arguments):
     assert type(trainer.optimizer) is SGD and trainer.optimizer.param_groups[0]["lr"] == 0.5
 
 
+def test_no_step_copies_the_state_of_the_model_or_the_optimizer(monkeypatch):
+    copies = []
+    for kind in (torch.nn.Module, torch.optim.Optimizer):
+        monkeypatch.setattr(kind, "state_dict", lambda self, *args, **kwargs: copies.append(type(self)))
+    trainer = make_trainer(lr=0.1)
+
+    trainer.train(max_epochs=2)
+
+    assert len(trainer.history) == 12 and copies == []
+
+
 def test_gradients_from_before_the_training_do_not_count():
     fresh, stale = make_line(), make_line()
     stale.m.grad = torch.full_like(stale.m, 1e6)
