@@ -377,6 +377,8 @@ class Message(Rows):
         try:
             if taken is not None and type(taken[1]) is slice:  # one view, and the other columns go on waiting
                 values = taken[0][name][taken[1]]
+            elif self._frame is None:
+                values = self._arrays[name][:]
             else:
                 values = self._array(name)[0][:]
         except KeyError:
