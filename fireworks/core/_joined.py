@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,7 +81,7 @@ class JoinedRows:
             self.newest(extended)
             return True
 
-    def _takes(self, message: Message, frame: tuple[dict[str, Array], dict[str, Any]]) -> bool:
+    def _takes(self, message: Message, frame: tuple[Mapping[str, Array], dict[str, Any]]) -> bool:
         """Can these rows stand behind those that are here, with nothing lost: no dtype, device or gradient?"""
         arrays, dtypes = frame
         if message._tensors.keys() != self._tensors.keys() or arrays.keys() != self._arrays.keys():

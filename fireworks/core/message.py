@@ -88,16 +88,16 @@ class Message(Rows):
     )
 
     _tensors: dict[str, torch.Tensor]
-    # The frame columns, while no DataFrame was asked for, and what each is in a DataFrame. Messages share these dicts,
-    # so they are never changed in place.
-    _arrays: dict[str, Array]
+    # The frame columns, while no DataFrame was asked for, and what each is in a DataFrame. Messages share them,
+    # so they are never changed in place; a mapping may make its columns when they are read.
+    _arrays: Mapping[str, Array]
     _dtypes: dict[str, Any]
     _series: dict[str, pd.Series] | None  # Series made of the arrays, of which copies are handed out
     _frame: pd.DataFrame | None  # the truth for the frame half, once there is one
     _shared: bool  # a half was handed out: it may have been changed since
     # Until somebody asks for a column, where its rows are: all of them, and how many, or those of the frame columns.
     _joined: tuple[JoinedRows, int] | None
-    _taken: tuple[dict[str, Array], Positions] | None
+    _taken: tuple[Mapping[str, Array], Positions] | None
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ class Message(Rows):
             raise LengthError(f"expected {length} rows, got {rows}")
         return self
 
-    def _set(self, tensors: dict[str, torch.Tensor], arrays: dict[str, Array], dtypes: dict[str, Any]) -> Message:
+    def _set(self, tensors: dict[str, torch.Tensor], arrays: Mapping[str, Array], dtypes: dict[str, Any]) -> Message:
         """Takes columns that are known to be sound, as they are."""
         self._tensors = tensors
         self._arrays = arrays
@@ -241,7 +241,7 @@ class Message(Rows):
     def _frame_names(self) -> list[str]:
         return list(self._arrays if self._frame is None else self._frame.columns)
 
-    def _frame_columns(self) -> tuple[dict[str, Array], dict[str, Any]]:
+    def _frame_columns(self) -> tuple[Mapping[str, Array], dict[str, Any]]:
         """The frame columns as arrays that nobody will write to, and their dtypes in a DataFrame."""
         return (self._arrays, self._dtypes) if self._frame is None else _columns.from_frame(self._frame)
 
@@ -329,7 +329,8 @@ class Message(Rows):
 
     def _take(self, rows: Positions) -> Message:
         message = Message.__new__(Message)
-        message._tensors = _columns.take_tensors(self._tensors, rows)
+        tensors = self._tensors
+        message._tensors = _columns.take_tensors(tensors, rows) if tensors else {}
         message._frame = message._series = message._joined = message._taken = None
         message._shared = False
         if self._frame is not None:
@@ -384,14 +385,18 @@ class Message(Rows):
         if tensor is not None:
             return _columns.tensor_values(tensor, name)
         taken = self._taken
-        if taken is not None and type(taken[1]) is slice and name in taken[0]:  # one view, and the others go on waiting
-            array = taken[0][name][taken[1]]
-        elif name in self._frame_names():
-            array = self._array(name)[0]
-        else:
-            raise ColumnError.unknown([name], self.columns)
-        values = np.asarray(array).view()
-        values.flags.writeable = False
+        try:
+            if taken is not None and type(taken[1]) is slice:  # one view, and the other columns go on waiting
+                values = taken[0][name][taken[1]]
+            elif self._frame is None:
+                values = self._arrays[name][:]
+            else:
+                values = self._array(name)[0][:]
+        except KeyError:
+            raise ColumnError.unknown([name], self.columns) from None
+        if type(values) is not np.ndarray:
+            values = np.asarray(values).view()
+        values.setflags(write=False)
         return values
 
     def _select(self, names: Iterable[str]) -> Message:

@@ -26,7 +26,7 @@ from fireworks.core.message import Message
 from fireworks.testing import assert_same_messages, check_resume
 from fireworks.toolbox._pipes.sequence_bytes import PlainBytes, open_bytes, seek_and_read
 from fireworks.toolbox.pipes import BatchingPipe, BioSeqPipe, CachingPipe, LoopingPipe, RepeaterPipe, ShufflerPipe
-from fireworks.utils.exceptions import FormatError, StateError
+from fireworks.utils.exceptions import ColumnError, FormatError, StateError
 
 FASTQ_TYPES = ["fastq", "fastq-sanger", "fastq-solexa", "fastq-illumina"]
 TEXTS = ["sequences", "ids", "names", "descriptions"]
@@ -140,7 +140,22 @@ def test_each_row_has_a_list_of_references_of_its_own(tmp_path):
 
     rows[0]["dbxrefs"][0].append("changed")
 
+    assert rows[0]["dbxrefs"][0] == ["changed"]
     assert rows[1]["dbxrefs"][0] == []
+
+
+@pytest.mark.parametrize("first", ["sequences", "ids", "names", "descriptions", "dbxrefs", "qualities"])
+@pytest.mark.parametrize("read", [next, lambda pipe: pipe[0], lambda pipe: next(pipe.batches(3)), lambda pipe: pipe[:]])
+def test_columns_can_be_read_in_any_order(tmp_path, read, first):
+    rows = read(BioSeqPipe(write(tmp_path, FASTQ), filetype="fastq"))
+    expected = read(BioSeqPipe(write(tmp_path, FASTQ), filetype="fastq")).to_dict()
+
+    rows.array(first)
+
+    assert rows.columns == list(expected) and rows.to_dict() == expected
+    assert pickle.loads(pickle.dumps(rows)) == rows
+    with pytest.raises(ColumnError, match="no column 'quality'"):
+        rows.array("quality")
 
 
 @pytest.mark.parametrize("filetype, codes", [("fastq-solexa", ";@h~"), ("fastq-illumina", "@Bh~")])

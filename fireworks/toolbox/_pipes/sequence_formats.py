@@ -9,14 +9,10 @@ crash of the machine leaves in place of text.
 from __future__ import annotations
 
 import array
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol
 
-import numpy as np
+from fireworks.toolbox._pipes.sequence_columns import DTYPES, DTYPES_WITH_QUALITIES, Cells
 
-from fireworks.core._columns import OBJECT, TEXT, Array
-
-TEXT_COLUMNS = ("sequences", "ids", "names", "descriptions")
-QUALITIES = "qualities"
 _LINE_END = 10  # LF
 
 # How files of other formats begin, for errors that say which filetype might be meant.
@@ -34,13 +30,10 @@ _BEGINNINGS = {
 }
 
 
-Columns: TypeAlias = "dict[str, Array]"
-
-
 class Block(NamedTuple):
-    """Consecutive records: their columns, where the next one begins, and what is wrong with that one, if anything."""
+    """Consecutive records: their cells, where the next one begins, and what is wrong with that one, if anything."""
 
-    columns: Columns
+    cells: Cells
     rows: int
     end: int
     problem: str | None
@@ -65,8 +58,8 @@ class Format(Protocol):
     # Bytes that files may well lack; where they do, `one` can be asked.
     rare: tuple[bytes, ...] = ()
 
-    def one(self, data: bytes) -> Columns | None:
-        """The columns of one whole record without rare bytes by a shorter way, or None where there is none."""
+    def one(self, data: bytes) -> Cells | None:
+        """The cells of one whole record without rare bytes by a shorter way, or None where there is none."""
         return None
 
     def starts(self, data: bytes, final: bool, before: int) -> tuple[list[int], int, str | None]:
@@ -87,22 +80,6 @@ def looks_like(beginning: bytes, filetype: str) -> str:
     return ""
 
 
-def object_column(cells: list[Any]) -> np.ndarray:
-    """A frame column of these objects as they are; `np.array` would make a matrix of lists."""
-    return np.fromiter(cells, OBJECT, len(cells))
-
-
-def _columns(titles: list[str], sequences: list[str]) -> Columns:
-    ids = object_column([title.split(None, 1)[0] if title else "" for title in titles])
-    return {
-        "sequences": object_column(sequences),
-        "ids": ids,
-        "names": ids,
-        "descriptions": object_column(titles),
-        "dbxrefs": object_column([[] for _ in titles]),
-    }
-
-
 def _shown(data: bytes) -> str:
     line = data[:200].splitlines()[0] if data else b""
     text = line.decode("utf-8", "replace")
@@ -112,7 +89,7 @@ def _shown(data: bytes) -> str:
 class Fasta(Format):
     """Records of a title line that starts with '>' and any number of lines of sequence."""
 
-    dtypes = dict.fromkeys(TEXT_COLUMNS, TEXT) | {"dbxrefs": OBJECT}
+    dtypes = DTYPES
     rare = (b"\r", b"\t", b"\0")
 
     def wrong_start(self, data: bytes) -> str | None:
@@ -135,23 +112,19 @@ class Fasta(Format):
         titles, sequences, problem = _read_plain(body, size) or _read_each(body[:size])
         if problem is not None:
             end = _record_starts(data, _LINE_END)[len(sequences)]
-        return Block(_columns(titles, sequences), len(sequences), end, problem)
+        return Block({"sequences": sequences, "descriptions": titles}, len(sequences), end, problem)
 
-    def one(self, data: bytes) -> Columns | None:
-        """The columns of one whole record of ASCII without blanks in the sequence, in half the time of `parse`."""
-        end, empty = data.find(b"\n"), np.empty
+    def one(self, data: bytes) -> Cells | None:
+        """The cells of one whole record of ASCII without blanks in the sequence, in half the time of `parse`."""
+        end = data.find(b"\n")
         try:
-            text = str(data.replace(b"\n", b""), "ascii")
+            text = data.replace(b"\n", b"").decode("ascii")
         except UnicodeDecodeError:
             return None
-        letters, title = text[end:], text[1:end].rstrip()
+        letters = text[end:]
         if end < 0 or data[0] != 62 or " " in letters:
             return None
-        # The fastest way to make a column of one row.
-        sequences, ids, titles, dbxrefs = empty(1, OBJECT), empty(1, OBJECT), empty(1, OBJECT), empty(1, OBJECT)
-        sequences[0], titles[0], dbxrefs[0] = letters, title, []
-        ids[0] = title.split(None, 1)[0] if title else ""
-        return {"sequences": sequences, "ids": ids, "names": ids, "descriptions": titles, "dbxrefs": dbxrefs}
+        return {"sequences": [letters], "descriptions": [text[1:end].rstrip()]}
 
     def starts(self, data: bytes, final: bool, before: int) -> tuple[list[int], int, str | None]:
         """Where records start; one look at each '>' is enough, so all bytes are done with."""
@@ -254,7 +227,7 @@ class Fastq(Format):
         highest: The highest quality.
     """
 
-    dtypes = Fasta.dtypes | {QUALITIES: OBJECT}
+    dtypes = DTYPES_WITH_QUALITIES
 
     def __init__(self, offset: int, lowest: int, highest: int) -> None:
         self._valid = bytes(range(offset + lowest, offset + highest + 1))
@@ -288,8 +261,8 @@ class Fastq(Format):
             sequences.append(sequence)
             titles.append(title)
             end = lines.offset
-        columns = _columns(titles, sequences) | {QUALITIES: object_column(qualities)}
-        return Block(columns, len(titles), end, problem)
+        cells: Cells = {"sequences": sequences, "descriptions": titles, "qualities": qualities}
+        return Block(cells, len(titles), end, problem)
 
     def _read(self, lines: _Lines) -> tuple[str, str, str] | None:
         """The next record's title, sequence and qualities as text, or None when its end is not among the lines."""

@@ -13,19 +13,11 @@ from typing import IO, Any
 
 import numpy as np
 
-from fireworks.core._columns import OBJECT
 from fireworks.core.message import Message
 from fireworks.toolbox._pipes.sequence_bytes import Path
+from fireworks.toolbox._pipes.sequence_columns import DTYPES, DTYPES_WITH_QUALITIES, TEXT_COLUMNS, Cells
 from fireworks.toolbox._pipes.sequence_endings import CutOffError, WatchedText, check_size
-from fireworks.toolbox._pipes.sequence_formats import (
-    QUALITIES,
-    TEXT_COLUMNS,
-    Block,
-    Columns,
-    Fasta,
-    looks_like,
-    object_column,
-)
+from fireworks.toolbox._pipes.sequence_formats import Block, looks_like
 from fireworks.utils.exceptions import FormatError, did_you_mean
 
 __all__ = ["ParsedRecords"]
@@ -53,9 +45,7 @@ class ParsedRecords:
             raise ValueError(f"no filetype {filetype!r:.80}{nearest} Filetypes: {', '.join(known)}")
         self.path = os.path.abspath(path)
         self.filetype = filetype
-        self.dtypes = dict(Fasta.dtypes)
-        if filetype in _WITH_QUALITIES:
-            self.dtypes[QUALITIES] = OBJECT
+        self.dtypes = DTYPES_WITH_QUALITIES if filetype in _WITH_QUALITIES else DTYPES
         self._file: Any = None
         self._records: Any = None
         self._row = 0  # of the next record
@@ -68,12 +58,12 @@ class ParsedRecords:
         if self._records is None or self._row > row:
             self._open()
         while True:
-            columns = self._next()
-            if columns is None:
+            cells = self._next()
+            if cells is None:
                 self.close()
                 return None
             if self._row > row:
-                return Block(columns, 1, 0, None)
+                return Block(cells, 1, 0, None)
 
     def _open(self) -> None:
         from Bio import SeqIO
@@ -96,8 +86,8 @@ class ParsedRecords:
         except Exception as error:
             raise self._malformed(error) from error
 
-    def _next(self) -> Columns | None:
-        """The columns of the next record, or None at the end."""
+    def _next(self) -> Cells | None:
+        """The cells of the next record, or None at the end."""
         from Bio import BiopythonWarning
 
         try:
@@ -108,15 +98,15 @@ class ParsedRecords:
                 record = next(self._records, None)
             if record is not None and isinstance(self._file, WatchedText):
                 self._file.ending.check(record.seq)
-            columns = None if record is None else self._columns(record)
+            cells = None if record is None else self._cells(record)
         except Exception as error:  # parsers of malformed files fail in any way
             raise self._malformed(error) from error
-        if columns is not None:
+        if cells is not None:
             self._row += 1
         elif not self._row:
             self.close()
             raise FormatError(f"{self.path}: expected {self.filetype} records, got none{self._guess()}")
-        return columns
+        return cells
 
     def _malformed(self, error: Exception) -> FormatError:
         self.close()
@@ -136,15 +126,15 @@ class ParsedRecords:
         with open(self.path, "rb") as file:
             return looks_like(file.read(200), self.filetype)
 
-    def _columns(self, record: Any) -> Columns:
-        cells = [_text_of(record.seq), record.id, record.name, record.description]
-        columns: Columns = {name: object_column([cell]) for name, cell in zip(TEXT_COLUMNS, cells, strict=True)}
-        columns["dbxrefs"] = object_column([list(record.dbxrefs)])
-        if QUALITIES in self.dtypes:
+    def _cells(self, record: Any) -> Cells:
+        texts = [_text_of(record.seq), record.id, record.name, record.description]
+        cells: Cells = {name: [text] for name, text in zip(TEXT_COLUMNS, texts, strict=True)}
+        cells["dbxrefs"] = [list(record.dbxrefs)]
+        if "qualities" in self.dtypes:
             scores = record.letter_annotations
             qualities = scores.get("phred_quality", scores.get("solexa_quality"))
-            columns[QUALITIES] = object_column([None if qualities is None else list(qualities)])
-        return columns
+            cells["qualities"] = [None if qualities is None else list(qualities)]
+        return cells
 
     def rows(self, positions: slice | np.ndarray) -> Message:
         """Not possible."""

@@ -10,18 +10,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fireworks.core.message import Message, cat
+from fireworks.core.message import Message
 from fireworks.toolbox._pipes.sequence_bytes import DamagedError, FileBytes, Path, open_bytes
-from fireworks.toolbox._pipes.sequence_formats import (
-    FORMATS,
-    Block,
-    Columns,
-    object_column,
-)
+from fireworks.toolbox._pipes.sequence_columns import Cells, extend, message_of
+from fireworks.toolbox._pipes.sequence_formats import FORMATS, Block
 from fireworks.toolbox._pipes.sequence_parsed import ParsedRecords
 from fireworks.utils.exceptions import FormatError
 
-__all__ = ["IndexedRecords", "Records", "message_of", "open_records"]
+__all__ = ["IndexedRecords", "Records", "open_records"]
 
 _RANGE_BYTES = 1 << 24  # so much of a file is held at a time while a large range of it is read
 
@@ -60,11 +56,6 @@ def open_records(path: Path, filetype: str) -> Records:
     """
     is_indexed = isinstance(filetype, str) and filetype in FORMATS
     return IndexedRecords(path, filetype) if is_indexed else ParsedRecords(path, filetype)
-
-
-def message_of(columns: Columns, dtypes: dict[str, Any]) -> Message:
-    """These columns as a message; nothing about them is left to check."""
-    return Message.__new__(Message)._set({}, columns, dtypes)
 
 
 class IndexedRecords:
@@ -164,15 +155,15 @@ class IndexedRecords:
     def rows(self, positions: slice | np.ndarray) -> Message:
         """The records with these numbers."""
         if self._is_common and type(positions) is slice and positions.stop - positions.start == 1:
-            columns = self._row(positions.start)
-            if columns is not None:
-                return message_of(columns, self.dtypes)
+            cells = self._row(positions.start)
+            if cells is not None:
+                return message_of(cells, self.dtypes)
         if self._fetch is None:
             self._prepare()
         if type(positions) is not slice or positions.step != 1:
             scattered = np.arange(len(self))[positions] if isinstance(positions, slice) else positions
             pieces = [self._bytes_of(row, row + 1) for row in scattered.tolist()]
-            return message_of(self._columns(pieces, scattered), self.dtypes)
+            return message_of(self._cells(pieces, scattered), self.dtypes)
         return self._range(positions.start, positions.stop)
 
     def _prepare(self) -> None:
@@ -182,8 +173,8 @@ class IndexedRecords:
             raise FormatError(f"{self.path}: {error}") from error
         self._fetch = self._bytes.read
 
-    def _row(self, row: int) -> Columns | None:
-        """The columns of one record, or None where the shortest way does not lead there."""
+    def _row(self, row: int) -> Cells | None:
+        """The cells of one record, or None where the shortest way does not lead there."""
         offsets, fetch = self._offsets, self._fetch
         if fetch is None or offsets is None:
             return None
@@ -198,15 +189,14 @@ class IndexedRecords:
     def _range(self, start: int, stop: int) -> Message:
         offsets = self._offsets
         assert offsets is not None
-        parts = []
+        cells: Cells = {}
         while True:
             until = stop
             if stop - start > 1 and offsets[stop] - offsets[start] > _RANGE_BYTES:
                 until = max(start + 1, bisect_left(offsets, offsets[start] + _RANGE_BYTES) - 1)
-            columns = self._columns([self._bytes_of(start, until)], slice(start, until))
-            parts.append(message_of(columns, self.dtypes))
+            extend(cells, self._cells([self._bytes_of(start, until)], slice(start, until)), 0, until - start)
             if until == stop:
-                return cat(parts)
+                return message_of(cells, self.dtypes)
             start = until
 
     def _bytes_of(self, start: int, stop: int) -> bytes:
@@ -222,11 +212,11 @@ class IndexedRecords:
             raise self._changed(start)
         return data
 
-    def _columns(self, pieces: list[bytes], rows: slice | np.ndarray) -> Columns:
-        """The columns of these records; the line end between them counts for nothing, or as empty qualities."""
+    def _cells(self, pieces: list[bytes], rows: slice | np.ndarray) -> Cells:
+        """The cells of these records; the line end between them counts for nothing, or as empty qualities."""
         count = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
         if not count:
-            return {name: object_column([]) for name in self.dtypes}
+            return {name: [] for name in self.dtypes}
         pieces.append(b"")
         block = self.format.parse(b"\n".join(pieces), final=True)
         if block.problem is not None:
@@ -234,7 +224,7 @@ class IndexedRecords:
             raise self._malformed(row, block.problem)
         if block.rows != count:
             raise self._changed(rows.start if isinstance(rows, slice) else int(rows[0]))
-        return block.columns
+        return block.cells
 
     def _changed(self, row: int) -> FormatError:
         return self._malformed(

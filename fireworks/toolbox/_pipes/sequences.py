@@ -6,11 +6,13 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from fireworks.core.message import Message, cat
+from fireworks.core.message import Message
 from fireworks.core.pipe import Pipe
 from fireworks.core.state import State, check_names
 from fireworks.toolbox._pipes.batching import BatchingPipe
-from fireworks.toolbox._pipes.sequence_records import message_of, open_records
+from fireworks.toolbox._pipes.sequence_columns import Cells, extend, message_of
+from fireworks.toolbox._pipes.sequence_formats import Block
+from fireworks.toolbox._pipes.sequence_records import open_records
 from fireworks.utils.exceptions import StateError
 from fireworks.utils.utils import RowIndex, as_positions
 
@@ -83,7 +85,7 @@ class BioSeqPipe(Pipe):
 
     def _start_at(self, offset: int, row: int) -> None:
         """Goes on at this place of the file, where this row begins."""
-        self._block: Message | None = None
+        self._block: Block | None = None
         self._block_start = offset
         self._next_start = offset
         self._first_row = row  # of the block
@@ -96,13 +98,14 @@ class BioSeqPipe(Pipe):
             block = self._current()
             if block is None:
                 raise StopIteration
-            rows = range(self.position - self._first_row, len(block))
-            self._rows = map(block._take, map(slice, rows, range(rows.start + 1, len(block) + 1)))
+            rows = range(self.position - self._first_row, block.rows)
+            message = message_of(block.cells, self._records.dtypes)
+            self._rows = map(message._take, map(slice, rows, range(rows.start + 1, block.rows + 1)))
             row = next(self._rows)
         self.position += 1
         return row
 
-    def _current(self) -> Message | None:
+    def _current(self) -> Block | None:
         """The block that holds the next row, or None at the end."""
         while self._block is None or self.position >= self._next_row:
             block = self._records.after(self._next_start, self._next_row)
@@ -112,7 +115,7 @@ class BioSeqPipe(Pipe):
                         f"cannot go on at row {self.position} of {self.path}: it has {self._next_row} rows now"
                     )
                 return None
-            self._block = message_of(block.columns, self._records.dtypes)
+            self._block = block
             self._block_start, self._next_start = self._next_start, block.end
             self._first_row, self._next_row = self._next_row, self._next_row + block.rows
         return self._block
@@ -121,19 +124,19 @@ class BioSeqPipe(Pipe):
         """The next rows as one message, fewer at the end; all of them are still to come when one is malformed."""
         begin = self.position, self._block_start, self._first_row
         self._rows = iter(())
-        parts: list[Message] = []
+        cells: Cells = {}
         try:
             while count and (block := self._current()) is not None:
                 start = self.position - self._first_row
-                stop = min(start + count, len(block))
-                parts.append(block._take(slice(start, stop)))
+                stop = min(start + count, block.rows)
+                extend(cells, block.cells, start, stop)
                 self.position += stop - start
                 count -= stop - start
         except Exception:
             self.position = begin[0]
             self._start_at(*begin[1:])
             raise
-        return cat(parts)
+        return message_of(cells, self._records.dtypes) if cells else Message()
 
     def batches(self, n: int) -> BatchingPipe:
         """A pipe of messages of n rows, the last one with what is left; reading on within the file, without an index.
