@@ -13,13 +13,14 @@ A unit is done at least once, and recorded once. On SQLite all workers run on on
 
 from __future__ import annotations
 
+import copy
 import os
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
@@ -28,11 +29,10 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-from fireworks.extensions._database.errors import translated
 from fireworks.extensions._database.types import big_integer
 from fireworks.extensions._prepared import Prepared
 from fireworks.extensions._transactions import Transactions
-from fireworks.utils.exceptions import DatabaseConnectionError, DatabaseLockedError, FireworksError, LeaseLostError
+from fireworks.utils.exceptions import DatabaseConnectionError, DatabaseLockedError, LeaseLostError
 
 __all__ = ["Claim", "Claims", "Heartbeat", "claim_columns", "claim_table", "database_time", "owner_name"]
 
@@ -144,7 +144,7 @@ class Claims:
             raise ValueError(f"table {table.name!r} lacks {', '.join(missing)}; make it with claim_table()")
         self.engine, self.table = engine, table
         self.lease, self.max_attempts = lease, max_attempts
-        self._transactions = Transactions(engine, busy_seconds)
+        self._transactions = Transactions(engine, busy_seconds, f"working on the table {table.name!r}")
         self._prepare()
 
     def _prepare(self) -> None:
@@ -172,8 +172,7 @@ class Claims:
         """Whether the database lives in the memory of this connection, so that nobody else can see it."""
         return self._transactions.is_private
 
-    @contextmanager
-    def transaction(self, connection: sa.Connection | None = None) -> Iterator[sa.Connection]:
+    def transaction(self, connection: sa.Connection | None = None) -> AbstractContextManager[sa.Connection]:
         """A write transaction: committed at the end of the block, rolled back on an exception.
 
         On SQLite it begins by `BEGIN IMMEDIATE`, so what is read in it stays true until it ends.
@@ -181,17 +180,7 @@ class Claims:
         Args:
             connection: That of an open transaction, to take part in it.
         """
-        if connection is not None:
-            yield connection
-            return
-        try:
-            with self._transactions.begin() as opened:
-                yield opened
-        except FireworksError:
-            raise
-        except Exception as error:
-            with translated(self.engine, f"working on the table {self.table.name!r}"):
-                raise error
+        return self._transactions.begin() if connection is None else nullcontext(connection)
 
     def _in_transaction(self, work: Callable[[sa.Connection], Result], connection: sa.Connection | None) -> Result:
         if connection is not None:
@@ -354,7 +343,9 @@ class Claims:
 
     def clone(self) -> Claims:
         """The same claims over a connection of their own, for another thread."""
-        return Claims(self.engine, self.table, lease=self.lease, max_attempts=self.max_attempts)
+        other = copy.copy(self)
+        other._transactions = Transactions(self.engine, what=self._transactions.what)
+        return other
 
     def prolong(self, seconds: float, *, connection: sa.Connection) -> None:
         """Make all leases longer by a time in which nobody could extend one, because SQLite was locked.

@@ -30,34 +30,33 @@ class Prepared:
         >>> engine.dispose()
     """
 
-    __slots__ = ("_constants", "_places", "_processors", "_template", "_text")
+    __slots__ = ("_constants", "_dialect", "_order", "_processors", "_statement", "_text")
 
     def __init__(self, statement: sa.Executable, dialect: sa.Dialect) -> None:
-        compiled = statement.compile(dialect=dialect)  # type: ignore[attr-defined]
+        self._statement, self._dialect = statement, dialect
+        self._text = ""
+
+    def _compile(self) -> None:
+        """At the first use, as many a statement that is ready has none."""
+        compiled = self._statement.compile(dialect=self._dialect)  # type: ignore[attr-defined]
         state = compiled.construct_expanded_state(dict.fromkeys(compiled.params))
-        self._text: str = state.statement
         parameters = {key: parameter for parameter, key in compiled.bind_names.items()}
         self._constants = {key: compiled.params[key] for key, parameter in parameters.items() if not parameter.required}
-        types = {key: parameter.type for key, parameter in parameters.items()}
-        found = {name: kind.dialect_impl(dialect).bind_processor(dialect) for name, kind in types.items()}
+        types = {key: parameter.type.dialect_impl(self._dialect) for key, parameter in parameters.items()}
+        found = {name: kind.bind_processor(self._dialect) for name, kind in types.items()}
         self._processors = [(name, process) for name, process in found.items() if process is not None]
-        self._template: list[Any] | None = None  # for drivers that take values by position: the constants, and gaps
-        if state.positiontup is not None:
-            self._template = [self._constants.get(name) for name in state.positiontup]
-            named = enumerate(state.positiontup)
-            self._places = [(place, name) for place, name in named if name not in self._constants]
+        self._order = state.positiontup  # None for drivers that take values by name
+        self._text = state.statement
 
     def run(self, connection: sa.Connection, **values: Any) -> Any:
         """Run it on an open connection; returns the driver's cursor, which has `rowcount` and rows."""
+        if not self._text:
+            self._compile()
         for name, process in self._processors:
             if name in values:
                 values[name] = process(values[name])
-        cursor = connection.connection.cursor()
-        if self._template is None:
-            cursor.execute(self._text, {**self._constants, **values})
-            return cursor
-        arguments = self._template.copy()
-        for place, name in self._places:
-            arguments[place] = values[name]
-        cursor.execute(self._text, arguments)
+        given = {**self._constants, **values}
+        driver: Any = connection.connection.dbapi_connection
+        cursor = driver.cursor()
+        cursor.execute(self._text, given if self._order is None else [given[name] for name in self._order])
         return cursor

@@ -12,6 +12,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from fireworks.extensions._database.errors import translated
+
 __all__ = ["Transactions"]
 
 _BUSY_STEP = 5.0  # seconds that SQLite waits at a time: until then Python hears no Ctrl-C
@@ -30,10 +32,11 @@ class Transactions:
     Args:
         engine: The database.
         busy_seconds: How long SQLite waits for a lock; `math.inf` for as long as it takes.
+        what: What they do, for the texts of errors.
     """
 
-    def __init__(self, engine: sa.Engine, busy_seconds: float = 60.0) -> None:
-        self.engine, self.busy_seconds = engine, busy_seconds
+    def __init__(self, engine: sa.Engine, busy_seconds: float = 60.0, what: str = "writing") -> None:
+        self.engine, self.busy_seconds, self.what = engine, busy_seconds, what
         self._lock = threading.RLock()
         self._connection: sa.Connection | None = None
         self._pid = os.getpid()
@@ -51,7 +54,7 @@ class Transactions:
     def begin(self) -> Iterator[sa.Connection]:
         """A transaction: committed at the end of the block, rolled back on an exception.
 
-        Inside of another one of the same thread it is a part of that.
+        Inside of another one of the same thread it is a part of that. Errors of the driver become ours at its end.
         """
         with self._lock:
             connection = self._opened()
@@ -68,7 +71,8 @@ class Transactions:
             except BaseException:
                 self._is_open = False
                 self.close()  # it may be broken, which SQLAlchemy does not see when statements go to the driver itself
-                raise
+                with translated(self.engine, self.what):
+                    raise
             self._is_open = False
 
     def _immediate(self, connection: sa.Connection) -> Iterator[sa.Connection]:
@@ -100,7 +104,8 @@ class Transactions:
         if self._pid != os.getpid():
             self._forget()
         if self._connection is None:
-            self._connection = self._open()
+            with translated(self.engine, self.what):
+                self._connection = self._open()
         return self._connection
 
     def _forget(self) -> None:

@@ -17,6 +17,7 @@ from fireworks.extensions._database.encoding_numbers import encode_bool, encode_
 from fireworks.extensions._database.encoding_objects import encode_json, encode_other, encode_tensor
 from fireworks.extensions._database.encoding_text import encode_bytes, encode_text
 from fireworks.extensions._database.encoding_times import (
+    Moments,
     encode_date,
     encode_duration,
     encode_time,
@@ -142,8 +143,11 @@ def _as_text(moments: list[datetime.datetime | None]) -> list[str | None]:
     """What SQLAlchemy writes for each, 'YYYY-MM-DD HH:MM:SS.ffffff', for all of them at once; instants are in UTC."""
     import pyarrow as pa
 
-    array = pa.array(pd.DatetimeIndex(moments).tz_localize(None).as_unit("us"))
-    return list(array.cast(pa.string()).to_numpy(zero_copy_only=False).tolist())
+    if isinstance(moments, Moments):
+        array = moments.array
+    else:
+        array = pd.DatetimeIndex(moments).tz_localize(None).as_unit("us").to_numpy()
+    return list(pa.array(array).cast(pa.string()).to_pylist())
 
 
 def _processed(values: list[Any], process: Callable[[Any], Any], target: Target) -> list[Any]:

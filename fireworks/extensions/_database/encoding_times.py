@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,14 @@ from fireworks.extensions._database.families import Target, refuse
 
 _ROUND = "round the column first"
 _CONVERT = "convert the column with map() first"
+
+
+class Moments(list[Any]):
+    """Points in time as a list, and the array that they were: to make one of them takes longer than all else."""
+
+    def __init__(self, moments: Iterable[datetime.datetime | None], array: np.ndarray) -> None:
+        super().__init__(moments)
+        self.array = array  # of microseconds, in UTC where they are instants
 
 
 def encode_timestamp(cells: Cells, target: Target) -> list[Any]:
@@ -68,7 +77,9 @@ def _timestamps_of_array(array: np.ndarray, zoned: bool, target: Target) -> list
     if step > 1:
         refuse((coarse.view(np.int64) % step != 0) & ~missing, array, target, f"is finer than {_named(step)}", _ROUND)
     values = coarse.tolist()
-    return [None if value is None else value.replace(tzinfo=datetime.UTC) for value in values] if zoned else values
+    if zoned:
+        values = [None if value is None else value.replace(tzinfo=datetime.UTC) for value in values]
+    return Moments(values, coarse)
 
 
 def _in_microseconds(array: np.ndarray, target: Target) -> np.ndarray:

@@ -22,6 +22,7 @@ _DRIVERS = {"pysqlite", "psycopg", "pymysql", "mysqldb"}
 _VALUES_AT_ONCE = 1000
 _SMALL = 10_000  # bytes of a statement besides its long values, at most; less than this never is too long
 _PARAMETERS_AT_ONCE = 2_000  # of one INSERT into SQLite, where it takes so many
+_STATEMENTS_AT_ONCE = 10  # so few that the processor has the values at hand while SQLite takes them
 
 
 def count_rows(columns: Columns) -> int:
@@ -134,20 +135,26 @@ def _check_packets(connection: sa.Connection, columns: Columns) -> None:
 def _insert_many(connection: sa.Connection, text: str, columns: Sequence[list[Any]]) -> int:
     """Inserts many rows by each statement, which takes half of the time of one by each, and counts them."""
     width, count = len(columns), len(columns[0])
-    values: list[Any] = [None] * (width * count)
-    for place, column in enumerate(columns):
-        values[place::width] = column
     driver: Any = connection.connection.driver_connection
     limit = min(_PARAMETERS_AT_ONCE, driver.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER))
     many = max(1, min(limit // width, count))
     start, _, one = text.rpartition(" VALUES ")
 
-    def insert(rows: int, parameters: list[tuple[Any, ...]]) -> None:
+    def row_by_row(first: int, rows: int) -> tuple[Any, ...]:
+        values: list[Any] = [None] * (width * rows)
+        for place, column in enumerate(columns):
+            values[place::width] = column[first : first + rows]
+        return tuple(values)
+
+    def insert(first: int, end: int, rows: int) -> None:
+        parameters = [row_by_row(place, rows) for place in range(first, end, rows)]
         connection.exec_driver_sql(f"{start} VALUES {', '.join([one] * rows)}", parameters)
 
-    insert(many, list(zip(*[iter(values)] * (many * width), strict=False)))
-    if rest := count % many:
-        insert(rest, [tuple(values[-rest * width :])])
+    whole = count - count % many
+    for first in range(0, whole, many * _STATEMENTS_AT_ONCE):
+        insert(first, min(first + many * _STATEMENTS_AT_ONCE, whole), many)
+    if whole < count:
+        insert(whole, count, count - whole)
     return count
 
 

@@ -371,8 +371,10 @@ class SQLFactory(Factory):
     def _may_take_over(self) -> bool:
         """Whether somebody gave a trial back, or it is time to look whether a worker died."""
         foreign = [record for record in self._board.pending if record.id not in self._held]
+        if not foreign:
+            return False
         is_due = time.monotonic() - self._looked > self.lease.total_seconds() / 5
-        return bool(foreign) and (is_due or any(record.state == "waiting" for record in foreign))
+        return is_due or any(record.state == "waiting" for record in foreign)
 
     def _take_over(self) -> Assignment | None:
         """A trial that somebody gave back, or whose worker died.

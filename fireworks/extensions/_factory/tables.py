@@ -39,20 +39,15 @@ class SearchTables:
     def create(self, engine: sa.Engine) -> None:
         """Create those that are not there, though others may be doing the same."""
         _despite_races(lambda: self._create_all(engine), engine.dialect)
-        with engine.begin() as connection:
-            is_there = connection.execute(sa.select(self.lock)).first()
-        if is_there is None:
-            _despite_races(lambda: self._insert_lock(engine), engine.dialect)
 
     def _create_all(self, engine: sa.Engine) -> None:
         with engine.begin() as connection:
             is_new = engine.dialect.name == "sqlite" and not connection.exec_driver_sql("PRAGMA page_count").scalar()
             if is_new:
                 connection.exec_driver_sql(f"PRAGMA page_size = {_PAGE}")
+                if not connection.connection.driver_connection.in_transaction:  # type: ignore[union-attr]
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")  # the driver would commit each table by itself
             self.metadata.create_all(connection)
-
-    def _insert_lock(self, engine: sa.Engine) -> None:
-        with engine.begin() as connection:
             if connection.execute(sa.select(self.lock)).first() is None:
                 connection.execute(self.lock.insert().values(id=1))
 
@@ -168,8 +163,11 @@ class ResultTable:
         self._inserts.clear()
 
     def _change(self, described: sa.Table) -> None:
-        described.metadata.create_all(self.engine)
-        there = {column["name"]: column["type"] for column in sa.inspect(self.engine).get_columns(described.name)}
+        try:
+            there = {column["name"]: column["type"] for column in sa.inspect(self.engine).get_columns(described.name)}
+        except sa.exc.NoSuchTableError:
+            described.create(self.engine, checkfirst=False)
+            return
         dialect = self.engine.dialect
         quote = dialect.identifier_preparer.quote
         table = dialect.identifier_preparer.format_table(described)
