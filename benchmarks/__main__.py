@@ -181,9 +181,9 @@ def _record(results: list[Result], folder: Path) -> None:
     path = folder / RECORD
     measured = {result.group for result in results}
     kept = [result for result in _load(path) if result.group not in measured]
-    results = report.merged(kept, results)
-    report.save(path, results)
-    report.write_readme(folder / "README.md", report.table_of(results, {group: _title(group) for group in GROUPS}))
+    everything = report.merged(kept, results)
+    report.save(path, everything)
+    report.write_readme(folder / "README.md", report.table_of(everything, {group: _title(group) for group in GROUPS}))
 
 
 def _processor_time() -> float:

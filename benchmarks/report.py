@@ -127,7 +127,7 @@ def counted(results: Iterable[Result]) -> str:
 def table_of(results: Sequence[Result], titles: dict[str, str]) -> str:
     """All results as Markdown; under the title of a group, what differs from the conditions of the newest run."""
     total = f"{counted(results)}. Best of several rounds; in brackets the peak memory, where it is 0.1 MB or more."
-    page = _said(max((result.conditions for result in results), key=lambda where: where["date"], default={}))
+    page = _said(max((result.conditions for result in results), key=lambda where: where.get("date", ""), default={}))
     parts = [total, f"{'; '.join(page)}."]
     for group, title in titles.items():
         chosen = [result for result in results if result.group == group]

@@ -66,7 +66,11 @@ def plain(data: Any) -> dict[str, np.ndarray]:
 
 
 def _is_batch(data: Any) -> bool:
-    return isinstance(data, (Mapping, Message, pd.DataFrame, pa.Table)) or (hasattr(data, "keys") and hasattr(data, "items"))
+    if isinstance(data, pd.Series):  # which has items, too, but is a column
+        return False
+    return isinstance(data, (Mapping, Message, pd.DataFrame, pa.Table)) or (
+        hasattr(data, "keys") and hasattr(data, "items")
+    )
 
 
 def _array(values: Any) -> np.ndarray:
