@@ -15,12 +15,13 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DOCS := $(VENV)/.installed-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench bench-growth clean
+.PHONY: help demo test lint docs bench bench-check bench-growth clean
 
 BENCH := .venv-bench/bin
 BENCH_INSTALL := $(BENCH)/python -m pip install --quiet --disable-pip-version-check --constraint requirements/constraints.txt
 INSTALLED_BENCH := .venv-bench/.installed
-# Wheels of torch without CUDA; where this index cannot be reached, torch comes from the usual one.
+INSTALLED_BENCH_CHECK := .venv-bench/.installed-check
+# Wheels of torch without CUDA; where this index cannot be reached, or is set to nothing, torch comes from the usual one.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 help: ## Show what can be made
@@ -44,6 +45,9 @@ docs: $(INSTALLED_DOCS) ## Build the documentation into docs/_build/html
 
 bench: $(INSTALLED_BENCH) ## Measure beside the peers (GROUP=A: one group; RECORD=1: into benchmarks/README.md)
 	$(BENCH)/python -m benchmarks run $(GROUP) $(if $(RECORD),--record)
+
+bench-check: $(INSTALLED_BENCH_CHECK) ## Test the benchmarks with all peers, on little data
+	$(BENCH)/python -m pytest tests/test_benchmarks.py
 
 bench-growth: $(INSTALLED_BENCH) ## Draw how cost grows with size, into benchmarks/ (TOPIC=claims: one topic)
 	$(BENCH)/python -m benchmarks growth $(TOPIC)
@@ -72,10 +76,14 @@ $(INSTALLED_DOCS): $(INSTALLED)
 $(INSTALLED_BENCH): Makefile setup.py requirements/constraints.txt benchmarks/requirements.txt
 	@test -n '$(PYTHON)' || { echo 'Found no Python $(MIN_VERSION) or later; name one: make PYTHON=/path/to/python3' >&2; exit 1; }
 	@test -x $(BENCH)/python || '$(PYTHON)' -m venv .venv-bench
-	$(BENCH_INSTALL) --retries 0 --timeout 15 --extra-index-url '$(TORCH_INDEX)' torch
+	$(BENCH_INSTALL) --retries 0 --timeout 15 $(if $(TORCH_INDEX),--extra-index-url '$(TORCH_INDEX)') torch
 	$(BENCH_INSTALL) --editable '.[adbc,optuna,postgresql,tensordict]' matplotlib
 	$(BENCH_INSTALL) --requirement benchmarks/requirements.txt || \
 		for peer in $$(grep -v '^#' benchmarks/requirements.txt); do \
 			$(BENCH_INSTALL) "$$peer" || echo "$$peer cannot be installed here: its column will say absent" >&2; \
 		done
+	@touch $@
+
+$(INSTALLED_BENCH_CHECK): $(INSTALLED_BENCH)
+	$(BENCH_INSTALL) pytest hypothesis
 	@touch $@

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from benchmarks.runner import OURS, Result
 from fireworks.utils.files import replacing
 
-__all__ = ["compare", "conditions", "counted", "lines_of", "load", "save", "table_of", "write_readme"]
+__all__ = ["Refusal", "compare", "conditions", "counted", "lines_of", "load", "merged", "save", "table_of"]
+__all__ += ["write_readme"]
 
 _PACKAGES = ["torch", "numpy", "pandas", "pyarrow", "safetensors", "sqlalchemy", "pytorch-ignite", "biopython"]
 _PACKAGES += ["tensordict", "torchdata", "datasets", "grain", "cachetools", "cachebox", "adbc-driver-sqlite"]
 _PACKAGES += ["adbc-driver-postgresql", "connectorx", "psycopg", "optuna", "pyfastx", "pyfaidx", "lightning-fabric"]
 _START, _END = "<!-- results -->", "<!-- end of results -->"
+_UNITS = {"seconds": "s", "MB": "MB"}  # of targets that are amounts
+_USUAL = {"scale": 1.0, "clock": "wall time"}  # where a file does not say
 _VERDICTS = {True: "met", False: "MISSED", None: "–"}
+
+
+class Refusal(ValueError):
+    """The command cannot be carried out as it was given; says why in one line."""
 
 
 def conditions() -> dict[str, Any]:
@@ -84,7 +92,7 @@ def _cells(result: Result) -> list[str]:
     others = " · ".join(f"{name} {one(name)}" for name in result.values if name != OURS)
     ratios, limits, verdicts = [], [], []
     for target in result.targets:
-        unit = {"seconds": "s", "MB": "MB"}.get(target["to"])
+        unit = _UNITS.get(target["to"])
         ratio, limit = target["ratio"], target["limit"]
         ratios.append("–" if ratio is None else amount(ratio, unit) if unit else f"{ratio:.3g} × {target['to']}")
         limits.append(f"≤ {amount(limit, unit)}" if unit else f"≤ {limit:g} ×")
@@ -116,28 +124,40 @@ def counted(results: Iterable[Result]) -> str:
     return f"{met} of {len(verdicts)} targets met, {missed} missed, {open_} not measured"
 
 
-def table_of(results: Sequence[Result], titles: dict[str, str], conditions: dict[str, Any]) -> str:
-    """All results as Markdown."""
-    packages = ", ".join(f"{name} {number}" for name, number in conditions["packages"].items())
+def table_of(results: Sequence[Result], titles: dict[str, str]) -> str:
+    """All results as Markdown; under the title of a group, what differs from the conditions of the newest run."""
     total = f"{counted(results)}. Best of several rounds; in brackets the peak memory, where it is 0.1 MB or more."
-    where = (
-        f"{conditions['clock'].capitalize()}; {conditions['date'][:10]}; {conditions['machine']}, "
-        f"{conditions['cores']} of them used, {conditions['threads']} threads of torch; "
-        f"load at the start {conditions['load']:.1f}; Python {conditions['python']}, {packages}."
-    )
-    if earlier := conditions.get("earlier"):
-        where += f" Groups measured in earlier runs, the last of {earlier['date'][:10]}: {earlier['groups']}."
-    parts = [total, where]
+    page = _said(max((result.conditions for result in results), key=lambda where: where.get("date", ""), default={}))
+    parts = [total, f"{'; '.join(page)}."]
     for group, title in titles.items():
         chosen = [result for result in results if result.group == group]
         if chosen:
+            others = [text for text in _said(chosen[0].conditions) if text not in page]
             rows = [
                 "| workload | fireworks | beside it | ratio | target | |",
                 "|---|---|---|---|---|---|",
                 *("| " + " | ".join(cell.replace("; ", "<br>") for cell in _cells(result)) + " |" for result in chosen),
             ]
-            parts += [f"### {group}. {title}", f"{counted(chosen)}.", "\n".join(rows)]
+            where = f" Measured at another time: {'; '.join(others)}." if others else ""
+            parts += [f"### {group}. {title}", f"{counted(chosen)}.{where}", "\n".join(rows)]
     return "\n\n".join(parts)
+
+
+def _said(where: dict[str, Any]) -> list[str]:
+    """The conditions of a run in words, one by one; older files lack some."""
+    texts: dict[str, Callable[[Any], str]] = {
+        "clock": lambda clock: clock.capitalize(),
+        "date": lambda date: date[:10],
+        "machine": str,
+        "cores": "{} of them used".format,
+        "threads": "{} threads of torch".format,
+        "load": "load at the start {:.1f}".format,
+        "seconds": "{:g} s per workload or longer".format,
+        "scale": "scale {:g}".format,
+        "python": "Python {}".format,
+    }
+    said = [text(where[name]) for name, text in texts.items() if name in where]
+    return said + [f"{name} {number}" for name, number in where.get("packages", {}).items()]
 
 
 def write_readme(path: Path, table: str) -> None:
@@ -149,56 +169,134 @@ def write_readme(path: Path, table: str) -> None:
         Path(temporary).write_text(f"{before}{_START}\n\n{table}\n\n{_END}{after}", encoding="utf-8")
 
 
-def save(path: Path, results: Sequence[Result], conditions: dict[str, Any]) -> None:
-    """Writes results as JSON, and what ran where."""
-    text = json.dumps({"conditions": conditions, "results": [asdict(result) for result in results]}, indent=1)
+def save(path: Path, results: Sequence[Result]) -> None:
+    """Writes results as JSON, and the conditions of each run that they are of."""
+    runs: list[dict[str, Any]] = []
+    written = []
+    for result in results:
+        if result.conditions not in runs:
+            runs.append(result.conditions)
+        written.append(asdict(result) | {"run": runs.index(result.conditions)})
+        del written[-1]["conditions"]
+    text = json.dumps({"runs": runs, "results": written}, indent=1)
     with replacing(path) as temporary:
         Path(temporary).write_text(text + "\n", encoding="utf-8")
 
 
-def load(path: Path) -> tuple[list[Result], dict[str, Any]]:
-    """What `save` wrote."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return [Result(**result) for result in content["results"]], content["conditions"]
+def load(path: Path) -> list[Result]:
+    """What `save` wrote, or wrote when a file had one run only.
+
+    Raises:
+        Refusal: The file cannot be read, or is another.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        runs = content["runs"] if "runs" in content else [content["conditions"]]
+        return [Result(**_without_run(result), conditions=runs[result.get("run", 0)]) for result in content["results"]]
+    except OSError as error:
+        raise Refusal(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise Refusal(f"{path} is no file of results, as `python -m benchmarks run` writes it") from error
 
 
-def _ratios(results: Iterable[Result]) -> dict[tuple[str, str, str], float]:
-    """(group, workload, competitor) → ours to theirs."""
-    found = {}
-    for result in results:
-        ours = result.values.get(OURS)
-        for name, value in result.values.items():
-            if name != OURS and ours is not None and value:
-                found[result.group, result.name, name] = ours / value
-        for target in result.targets:
-            if target["to"] in ("seconds", "MB") and target["ratio"] is not None:
-                found[result.group, result.name, target["to"]] = target["ratio"] / target["limit"]
-    return found
+def _without_run(result: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in result.items() if name != "run"}
+
+
+def merged(earlier: Iterable[Result], results: Iterable[Result]) -> list[Result]:
+    """The earlier results, with those that were measured anew in their places."""
+    found = {(result.group, result.name): result for result in [*earlier, *results]}
+    return sorted(found.values(), key=lambda result: result.group)
+
+
+class _Change(NamedTuple):
+    word: str
+    group: str
+    name: str
+    text: str = ""
+    times: float | None = None
+
+    @property
+    def is_worse(self) -> bool:
+        return self.word in ("WORSE", "GONE")
+
+    def __str__(self) -> str:
+        times = "" if self.times is None else f"{self.times:5.2f} times"
+        return f"{self.word:6} {times:11}  {self.group}  {self.name}{': ' if self.text else ''}{self.text}"
 
 
 def compare(old: Path, new: Path, tolerance: float) -> tuple[list[str], bool]:
-    """What changed by more than the tolerance, as lines, and whether anything became worse.
+    """What changed by more than the tolerance, as lines, and whether anything became worse or was lost.
 
-    Compared are the ratios to the competitors that targets name (to the first one where none does), since times of two
-    runs of a machine differ by themselves.
+    Compared are ratios, since times of two runs of a machine differ by themselves. Those to competitors that a target
+    names are judged; the others are information.
     """
-    (old_results, _), (new_results, _) = load(old), load(new)
-    before, after = _ratios(old_results), _ratios(new_results)
-    lines, is_worse = [], False
-    for result in new_results:
-        others = [name for name in result.values if name != OURS][:1]
-        for other in [target["to"] for target in result.targets] or others:
-            key = (result.group, result.name, other)
-            if key not in before or key not in after:
-                continue
-            change = after[key] / before[key] if before[key] else 1.0
-            if abs(change - 1) > tolerance:
-                word = "WORSE" if change > 1 else "better"
-                is_worse |= change > 1
-                lines.append(
-                    f"{word:6} {change:5.2f} times  {result.group}  {result.name}: "
-                    f"{before[key]:.3g} → {after[key]:.3g} × {other}"
-                )
-    gone = {key[:2] for key in before} - {key[:2] for key in after}
-    lines += [f"gone                 {group}  {name}" for group, name in sorted(gone)]
+    before, after = ({(result.group, result.name): result for result in load(path)} for path in (old, new))
+    lines, is_worse = _other_conditions(before, after), False
+    for key in sorted({**before, **after}, key=lambda key: key[0]):
+        for change in _changes(key, before.get(key), after.get(key), tolerance):
+            lines.append(str(change))
+            is_worse |= change.is_worse
     return lines, is_worse
+
+
+def _other_conditions(before: dict[tuple[str, str], Result], after: dict[tuple[str, str], Result]) -> list[str]:
+    """A line for each group whose workloads were measured at another scale or by another clock."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for key in before.keys() & after.keys():
+        old, new = before[key].conditions, after[key].conditions
+        scales, clocks = ([where.get(name, usual) for where in (old, new)] for name, usual in _USUAL.items())
+        texts = [f"scale {scales[0]:g} → {scales[1]:g}"] if scales[0] != scales[1] else []
+        texts += [f"{clocks[0]} → {clocks[1]}"] if clocks[0] != clocks[1] else []
+        if texts:
+            found.setdefault((key[0], ", ".join(texts)), []).append(key[1])
+    notes = sorted((group, text, "; ".join(sorted(names))) for (group, text), names in found.items())
+    return [str(_Change("note", *note)) for note in notes]
+
+
+def _changes(key: tuple[str, str], old: Result | None, new: Result | None, tolerance: float) -> Iterator[_Change]:
+    """What became of one workload."""
+    ours, ours_now = (result and result.values.get(OURS) for result in (old, new))
+    if old is None:
+        yield _Change("new", *key)
+    elif new is None:
+        yield _Change("gone" if ours is None else "GONE", *key)
+    elif ours is None or ours_now is None:
+        if ours is not ours_now:
+            yield _Change("new" if ours is None else "GONE", *key, f"{OURS} is {'there' if ours is None else 'absent'}")
+    else:
+        judged = {target["to"] for target in [*old.targets, *new.targets]}
+        before, after = _ratios(old), _ratios(new)
+        for other in {**before, **after}:
+            if change := _change(key, other, before.get(other), after.get(other), other in judged, tolerance):
+                yield change
+
+
+def _change(
+    key: tuple[str, str], other: str, before: float | None, after: float | None, is_judged: bool, tolerance: float
+) -> _Change | None:
+    """What became of the ratio to one competitor, or to one limit."""
+    if before is None or after is None:
+        word = "new" if before is None else "GONE" if is_judged else "info"
+        return _Change(word, *key, f"{other} is {'there' if before is None else 'absent'}")
+    times = 1.0 if after == before else after / before if before else math.inf
+    if abs(times - 1) <= tolerance:
+        return None
+    word = "info" if not is_judged else "WORSE" if times > 1 else "better"
+    unit = f"of the limit in {other}" if other in _UNITS else f"× {other}"
+    return _Change(word, *key, f"{before:.3g} → {after:.3g} {unit}", times)
+
+
+def _ratios(result: Result) -> dict[str, float]:
+    """Ours to each competitor that was measured, and to the limits that are amounts."""
+    ours = result.values[OURS]
+    assert ours is not None
+    found = {
+        name: ours / value if value else math.inf if ours else 1.0
+        for name, value in result.values.items()
+        if name != OURS and value is not None
+    }
+    for target in result.targets:
+        if target["to"] in _UNITS and target["ratio"] is not None:
+            found[target["to"]] = target["ratio"] / target["limit"]
+    return found

@@ -10,6 +10,7 @@ import ctypes
 import gc
 import itertools
 import math
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,12 +20,15 @@ from typing import Any
 
 from benchmarks.same import check_same
 
-__all__ = ["OURS", "Fact", "Target", "Workload", "check", "measure", "missing"]
+__all__ = ["OURS", "Fact", "Failure", "Result", "Target", "Workload", "check", "measure", "missing", "run_group"]
 
 OURS = "fireworks"
+ROUNDS = 10  # of ours and of whoever a target names, at least: a verdict on the best of three is a matter of luck
+OTHER_ROUNDS = 3  # of the others, at least: some take seconds
 _SHORTEST = 0.002  # seconds that one measurement takes at least; a call of microseconds is repeated so often
 _MB = 2**20
 Clock = Callable[[], float]
+Run = Callable[[], Callable[[], Any]]  # prepares one run, and gives the function to be timed
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,17 @@ class Result:
     values: dict[str, float | None]
     targets: list[dict[str, Any]]
     memory: dict[str, float | None] = field(default_factory=dict)  # peak MB above what was there before
-    rounds: int = 0
+    rounds: int = 0  # of ours and of those that targets name
+    conditions: dict[str, Any] = field(default_factory=dict)  # of the run: see report.conditions
+
+
+@dataclass
+class Failure:
+    """A workload that could not be measured."""
+
+    group: str
+    name: str
+    error: str
 
 
 def missing(*modules: str) -> bool:
@@ -84,7 +98,7 @@ def measure(group: str, item: Workload | Fact, seconds: float, clock: Clock = ti
     Args:
         group: The letter.
         item: What to measure.
-        seconds: About how long to go on, all competitors together; three rounds at least.
+        seconds: About how long to go on, all competitors together; `ROUNDS` rounds at least.
         clock: Tells the time in seconds.
 
     Raises:
@@ -95,23 +109,31 @@ def measure(group: str, item: Workload | Fact, seconds: float, clock: Clock = ti
     runs = check(item)
     gc.collect()
     gc.freeze()  # what is there already need not be looked at between measurements
-    calls = {name: _calls(item, run, clock) for name, run in runs.items()}
-    best = dict.fromkeys(runs, math.inf)
-    end, rounds = time.perf_counter() + seconds, 0
-    order = itertools.cycle(runs)
-    while rounds < 3 or time.perf_counter() < end:
-        for _ in runs:
-            name = next(order)
-            best[name] = min(best[name], _time(runs[name], calls[name], clock))
-        next(order)  # nobody is always measured after the same other
-        rounds += 1
-    gc.unfreeze()
+    try:
+        best, rounds = _best(item, runs, seconds, clock)
+    finally:
+        gc.unfreeze()
     times = {name: best.get(name) for name in item.competitors}
     memory = {name: _peak_memory(run) for name, run in runs.items()}
     return Result(group, item.name, "s", times, _judged(item.targets, times, memory), memory, rounds)
 
 
-def _prepared(item: Workload, run: Callable[..., Any]) -> Callable[[], Callable[[], Any]]:
+def _best(item: Workload, runs: Mapping[str, Run], seconds: float, clock: Clock) -> tuple[dict[str, float], int]:
+    """The shortest time of each, measured in turns, and how many rounds it was chosen from."""
+    calls = {name: _calls(item, run, clock) for name, run in runs.items()}
+    best = dict.fromkeys(runs, math.inf)
+    judged = [name for name in runs if name == OURS or name in {target.to for target in item.targets}]
+    shuffler = random.Random(0)  # nobody is always measured after the same other
+    end, rounds = time.perf_counter() + seconds, 0
+    while (in_time := time.perf_counter() < end) or rounds < ROUNDS:
+        turn = list(runs) if in_time or rounds < OTHER_ROUNDS else judged
+        for name in shuffler.sample(turn, len(turn)):
+            best[name] = min(best[name], _time(runs[name], calls[name], clock))
+        rounds += 1
+    return best, rounds
+
+
+def _prepared(item: Workload, run: Callable[..., Any]) -> Run:
     """A function that prepares one run, and gives the function to be timed."""
     before = item.before
     if before is None:
@@ -124,7 +146,7 @@ def _prepared(item: Workload, run: Callable[..., Any]) -> Callable[[], Callable[
     return prepare
 
 
-def check(item: Workload) -> dict[str, Callable[[], Callable[[], Any]]]:
+def check(item: Workload) -> dict[str, Run]:
     """Runs each competitor once and compares what they deliver; gives the functions that prepare their runs.
 
     Raises:
@@ -142,7 +164,7 @@ def check(item: Workload) -> dict[str, Callable[[], Callable[[], Any]]]:
     return runs
 
 
-def _calls(item: Workload, prepare: Callable[[], Callable[[], Any]], clock: Clock) -> int:
+def _calls(item: Workload, prepare: Run, clock: Clock) -> int:
     if item.before is not None:
         return 1
     calls = 1
@@ -151,7 +173,7 @@ def _calls(item: Workload, prepare: Callable[[], Callable[[], Any]], clock: Cloc
     return calls
 
 
-def _time(prepare: Callable[[], Callable[[], Any]], calls: int, clock: Clock) -> float:
+def _time(prepare: Run, calls: int, clock: Clock) -> float:
     run = prepare()
     repeat = itertools.repeat(None, calls)
     start = clock()
@@ -160,7 +182,7 @@ def _time(prepare: Callable[[], Callable[[], Any]], calls: int, clock: Clock) ->
     return (clock() - start) / calls
 
 
-def _peak_memory(prepare: Callable[[], Callable[[], Any]]) -> float | None:
+def _peak_memory(prepare: Run) -> float | None:
     """By how many MB one run raises the memory of the process; None where Linux is not there to say it."""
     run = prepare()
     gc.collect()
@@ -195,9 +217,25 @@ def _judged(
     return judged
 
 
-def run_group(group: str, items: Iterator[Workload | Fact], seconds: float, clock: Clock) -> Iterator[Result]:
-    """The results of a group, one after the other."""
-    for item in items:
-        yield measure(group, item, seconds, clock)
-        del item
-        gc.collect()
+def run_group(group: str, items: Iterator[Workload | Fact], seconds: float, clock: Clock) -> Iterator[Result | Failure]:
+    """The results of a group, one after the other; one that fails does not keep the others from being measured."""
+    last = "the start"
+    try:
+        for item in items:
+            yield _measured(group, item, seconds, clock)
+            last = item.name
+            del item
+            gc.collect()
+    except Exception as error:  # of `items` itself, which cannot go on after it
+        yield Failure(group, f"what follows {last}", _text_of(error))
+
+
+def _measured(group: str, item: Workload | Fact, seconds: float, clock: Clock) -> Result | Failure:
+    try:
+        return measure(group, item, seconds, clock)
+    except Exception as error:  # whatever a competitor may raise
+        return Failure(group, item.name, _text_of(error))
+
+
+def _text_of(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""Are these the same data? Brings what competitors deliver to plain columns, and compares those that both have."""
+"""Are these the same data? Brings what competitors deliver to plain columns, and compares them."""
 
 from __future__ import annotations
 
@@ -16,25 +16,32 @@ __all__ = ["check_same", "plain"]
 
 
 def check_same(what: str, one: tuple[str, Any], other: tuple[str, Any], sort_by: str | None) -> None:
-    """Compares what two competitors delivered, in the columns that both have.
+    """Compares what two competitors delivered.
+
+    Both must have the same columns. Who has no frame at all may have the tensors of the first one alone: exactly these.
 
     Raises:
         AssertionError: They differ; says in which column.
     """
     (name, data), (other_name, other_data) = one, other
     columns, other_columns = _sorted(plain(data), sort_by), _sorted(plain(other_data), sort_by)
-    shared = columns.keys() & other_columns.keys()
-    if not shared:
+    if other_columns.keys() not in (columns.keys(), _tensors(data)):
         raise AssertionError(
-            f"{what}: {name} ({sorted(columns)}) and {other_name} ({sorted(other_columns)}) share no column"
+            f"{what}: {name} ({', '.join(columns)}) and {other_name} ({', '.join(other_columns)}) differ in columns"
         )
-    for column in sorted(shared):
+    for column in sorted(other_columns):
         left, right = columns[column], other_columns[column]
         if not _equal(left, right):
             raise AssertionError(
                 f"{what}: {name} and {other_name} differ in {column!r}: {left.shape} {left[:3]!r:.200}, "
                 f"{right.shape} {right[:3]!r:.200}"
             )
+
+
+def _tensors(data: Any) -> set[str]:
+    """The names of the tensors of a Message, or of a list of them."""
+    first = data[0] if isinstance(data, list) and data else data
+    return set(first.tensors().columns) if isinstance(first, Message) else set()
 
 
 def plain(data: Any) -> dict[str, np.ndarray]:
@@ -59,7 +66,11 @@ def plain(data: Any) -> dict[str, np.ndarray]:
 
 
 def _is_batch(data: Any) -> bool:
-    return isinstance(data, (Mapping, Message, pd.DataFrame)) or (hasattr(data, "keys") and hasattr(data, "items"))
+    if isinstance(data, pd.Series):  # which has items, too, but is a column
+        return False
+    return isinstance(data, (Mapping, Message, pd.DataFrame, pa.Table)) or (
+        hasattr(data, "keys") and hasattr(data, "items")
+    )
 
 
 def _array(values: Any) -> np.ndarray:
