@@ -14,9 +14,11 @@ import torch
 from benchmarks import __main__ as command
 from benchmarks.__main__ import GROUPS, _record, group_workloads, main
 from benchmarks.growth import CONSTANT, LINEAR, TOPICS, Point, curves_of
+from benchmarks.messages import rows_of
 from benchmarks.report import amount, compare, conditions, load, table_of, write_readme
 from benchmarks.runner import OTHER_ROUNDS, OURS, ROUNDS, Fact, Target, Workload, check, measure
 from fireworks import Message
+from tests.benchmark_targets import TARGETS
 
 TINY = 0.01
 
@@ -24,7 +26,7 @@ TINY = 0.01
 @pytest.mark.filterwarnings("ignore")  # of the competitors
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_workload_runs_and_all_competitors_deliver_the_same_data(group, tmp_path):
-    names = []
+    names, judged = [], {}
     with closing(group_workloads(group, TINY, tmp_path)) as items:
         for item in items:
             values = item.values if isinstance(item, Fact) else item.competitors
@@ -32,7 +34,10 @@ def test_every_workload_runs_and_all_competitors_deliver_the_same_data(group, tm
                 assert next(iter(check(item))) == OURS  # whose columns the others must have
             names.append(item.name)
             assert {target.to for target in item.targets} <= {*values, "seconds", "MB"}
+            judged |= {(item.name, target.to): target.limit for target in item.targets}
     assert len(names) == len(set(names)) > 0
+    share = rows_of(TINY) / 100_000  # for which limits in seconds are meant
+    assert judged == {key: limit * (share if key[1] == "seconds" else 1) for key, limit in TARGETS[group].items()}
 
 
 def test_a_competitor_that_delivers_other_data_is_found_out():
