@@ -105,12 +105,15 @@ def _masked(array: np.ndarray, mask: np.ndarray | None) -> Column:
 
 
 def _decode_bool(values: Values, target: Target) -> Column:
-    kinds = _kinds(values, target, int, bool)
-    full, mask = _filled(values, kinds, False)
-    if int in kinds and not set(full) <= {0, 1}:
+    full, mask = _filled(values, _kinds(values, target, int, bool), False)
+    try:
+        bits = np.frombuffer(bytearray(full), dtype=np.uint8)  # in a third of the time of np.array
+    except ValueError:  # a number beyond a byte
+        bits = None
+    if bits is None or (bits > 1).any():
         row = next(row for row, value in enumerate(full) if value not in (0, 1))
         raise target.error(row, values[row], "was read where 0 or 1 was expected", "mend the row in the database")
-    return _masked(np.array(full, dtype=bool), mask)
+    return _masked(bits.view(np.bool_), mask)
 
 
 def _decode_float(values: Values, target: Target) -> Column:
