@@ -11,6 +11,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +46,7 @@ def _free_port():
         return listener.getsockname()[1]
 
 
-class PrivateServer:
+class PrivateServer(ABC):
     """A database server that only this test knows.
 
     `url` stays the same over restarts; the account may do anything, and has no password.
@@ -66,16 +67,17 @@ class PrivateServer:
         self.start()
 
     @property
+    @abstractmethod
     def url(self):
-        raise NotImplementedError
+        """Where to connect to."""
 
+    @abstractmethod
     def initialise(self):
         """Make the empty data folder."""
-        raise NotImplementedError
 
+    @abstractmethod
     def command(self):
         """The server's command line, without the options."""
-        raise NotImplementedError
 
     def run(self, *command):
         result = subprocess.run(
