@@ -155,7 +155,7 @@ def _picture(path: Path, topic: Topic, curves: dict[str, Curve]) -> None:
         axes.set_ylim((low * high) ** 0.5 / 10, (low * high) ** 0.5 * 10)
     axes.grid(visible=True, alpha=0.3)
     axes.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(0, -0.14), ncols=2, frameon=False)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight")  # the legend may be wider than the axes
     plt.close(figure)
 
 
